@@ -1,0 +1,241 @@
+"""One run of the model: what went in, what was done to it, what came out. Everything later takes Runs."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any, Literal, get_args
+
+import torch
+import xarray as xr
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from transformer_lens import ActivationCache
+
+from workbench.interventions import all_edits
+from workbench.model import HookedGptOss
+from workbench.model.fingerprint import fingerprint
+from workbench.results import labelled
+from workbench.text import Labels
+
+Routing = Literal["live", "frozen_set", "frozen_set_and_weights"]
+SitesFilter = str | Sequence[str] | Callable[[str], bool] | None
+
+# What the views and the small experiments read. hook_result and the expert projections are large: ask for them.
+STANDARD_SITES = (
+    "hook_embed",
+    "hook_resid_pre",
+    "hook_resid_mid",
+    "hook_resid_post",
+    "hook_attn_out",
+    "hook_mlp_out",
+    "hook_scale",
+    "hook_pattern",
+    "hook_sink",
+    "hook_z",
+    "hook_router_logits",
+    "hook_expert_indices",
+    "hook_expert_weights",
+)
+
+
+@dataclass(frozen=True, repr=False)
+class Run:
+    """A finished forward pass.
+
+    Attributes:
+        model: the model that ran; its weights are not copied.
+        tokens: [batch pos].
+        attention_mask: [batch pos], or None where every token is real.
+        logits: [batch pos d_vocab].
+        cache: the sites that were kept, a TransformerLens ActivationCache;
+            ``run["blocks.0.attn.hook_pattern"]`` reads one.
+        interventions: what was done, in order.
+        routing: "live", or which part of the routing was taken from another run.
+        name: how later runs refer to this one.
+        flipped_routes: [layer batch pos], true where an edit changed the *set* of experts of a token; None for
+            an unedited run.
+        kl: [batch pos] KL(unedited ‖ this) of the next-token distributions, in nats; None for an unedited run.
+        provenance: model fingerprint, versions, machine and time, enough to say where a number came from.
+    """
+
+    model: HookedGptOss
+    tokens: Int[Tensor, "batch pos"]
+    attention_mask: Bool[Tensor, "batch pos"] | None
+    logits: Float[Tensor, "batch pos d_vocab"]
+    cache: ActivationCache
+    interventions: tuple[Any, ...] = ()
+    routing: Routing = "live"
+    name: str | None = None
+    flipped_routes: Bool[Tensor, "layer batch pos"] | None = None
+    kl: Float[Tensor, "batch pos"] | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __getitem__(self, site: str) -> Tensor:
+        """A kept site's tensor, with its batch axis.
+
+        Raises:
+            KeyError: for a site that does not exist, or that this run did not keep.
+        """
+        self.model.sites[site]
+        if site not in self.cache.cache_dict:
+            raise KeyError(
+                f"this run did not keep {site!r}; run again with sites={site!r} among those asked for, or sites='all'"
+            )
+        return self.cache.cache_dict[site]
+
+    def array(self, site: str, row: int = 0) -> xr.DataArray:
+        """A kept site of one row as a labelled array: named dims, tokens along the positions."""
+        meta = self.model.sites[site]
+        values = self[site][row].detach().float() if not meta.is_integer else self[site][row]
+        attrs = {"meaning": meta.meaning, **self.provenance}
+        return labelled(values.cpu().numpy(), meta.dims[1:], self.str_tokens(row), site, attrs)
+
+    def str_tokens(self, row: int = 0) -> list[str]:
+        """One row's tokens as printable strings; their ids where the model has no tokenizer."""
+        ids = self.tokens[row].tolist()
+        return [str(i) for i in ids] if self.model.tokenizer is None else self.model.to_str_tokens(ids)
+
+    @property
+    def labels(self) -> list[Labels]:
+        """Message, role and channel of each token, a Labels a row."""
+        return [self.model.label(row) for row in self.tokens]
+
+    @property
+    def flips_per_layer(self) -> xr.DataArray | None:
+        """Share of real tokens whose expert set an edit changed, by layer; None for an unedited run."""
+        if self.flipped_routes is None:
+            return None
+        real = torch.ones_like(self.tokens, dtype=torch.bool) if self.attention_mask is None else self.attention_mask
+        share = (self.flipped_routes & real).sum((1, 2)) / real.sum()
+        return labelled(share.cpu().numpy(), ("layer",), name="flipped routes", attrs=self.provenance)
+
+    def __repr__(self) -> str:
+        named = f"{self.name!r}: " if self.name else ""
+        edits = f", {len(self.interventions)} interventions" if self.interventions else ""
+        return (
+            f"Run({named}{self.model.config.name}, tokens {tuple(self.tokens.shape)}, {len(self.cache)} sites{edits})"
+        )
+
+
+@torch.no_grad()
+def run(
+    model: HookedGptOss,
+    input: Any,
+    interventions: Sequence[Any] = (),
+    sites: SitesFilter = None,
+    routing: Routing = "live",
+    routing_from: Run | None = None,
+    attention_mask: Tensor | None = None,
+    name: str | None = None,
+) -> Run:
+    """Run the model once, with interventions on for just this run, and keep what it did.
+
+    Args:
+        input: tokens [batch pos] or [pos], text, or a Chat.
+        interventions: specs, carried out in order.
+        sites: which sites to keep: None the standard ones (residual stream, patterns, sinks, z, routing),
+            "all", a name, several, or a function of the name.
+        routing: "live" routes by what the edited stream says; "frozen_set" takes each token's experts from
+            ``routing_from`` and weighs them by the live logits; "frozen_set_and_weights" takes the weights
+            from there too.
+        routing_from: the run whose routing is taken: as many rows, and at least as long.
+        attention_mask: [batch pos], true for real tokens.
+        name: how to refer to this run later.
+
+    Returns:
+        The Run; if anything was edited, with flipped routes and KL against the same input unedited (one more forward).
+
+    Raises:
+        ValueError: for a spec, a routing or tokens that the model does not have, before anything runs.
+        UnknownSite: for a site that does not exist.
+    """
+    tokens = model.as_tokens(input)
+    for spec in interventions:
+        if hasattr(spec, "check"):
+            spec.check(model.config, tokens.shape[1])
+    hooks = [*_freeze(model, tokens, routing, routing_from), *all_edits(interventions)]
+    names = _kept_sites(model, sites)
+    index_weights = "recompute" if routing == "frozen_set" else "keep"
+    # One lock round the edited and the unedited pass: no other thread's edit may stand between them.
+    with model._lock:
+        cache, keep, _ = model.get_caching_hooks(names)
+        routes, keep_routes, _ = model.get_caching_hooks(_routes(model))
+        with model.hooks(fwd_hooks=[*hooks, *keep, *keep_routes]):
+            logits = model(tokens, attention_mask=attention_mask, index_weights=index_weights)
+        flips, kl = _against_unedited(model, tokens, attention_mask, logits, routes) if hooks else (None, None)
+    mask = None if attention_mask is None else attention_mask.to(tokens.device, torch.bool)
+    return Run(
+        model,
+        tokens,
+        mask,
+        logits,
+        ActivationCache(cache, model),
+        tuple(interventions),
+        routing,
+        name,
+        flips,
+        kl,
+        _provenance(model),
+    )
+
+
+def _routes(model: HookedGptOss) -> list[str]:
+    return [f"blocks.{layer}.mlp.hook_expert_indices" for layer in range(model.config.n_layers)]
+
+
+def _kept_sites(model: HookedGptOss, sites: SitesFilter) -> list[str]:
+    if sites is None:
+        return [site for site in model.sites if site.endswith(STANDARD_SITES)]
+    return model.sites.select(None if isinstance(sites, str) and sites == "all" else sites)  # type: ignore[arg-type]
+
+
+def _freeze(model: HookedGptOss, tokens: Tensor, routing: Routing, source: Run | None) -> list[tuple[str, Callable]]:
+    """Hooks that put another run's routing in the place of this one's."""
+    if routing not in get_args(Routing):
+        raise ValueError(f"routing={routing!r}: expected one of {get_args(Routing)}")
+    if routing == "live":
+        if source is not None:
+            raise ValueError(
+                "routing_from was given with routing='live', which takes nothing from it; say 'frozen_set' or so"
+            )
+        return []
+    if source is None:
+        raise ValueError(f"routing={routing!r} needs routing_from=, the run whose experts are taken")
+    if source.tokens.shape[0] != tokens.shape[0] or source.tokens.shape[1] < tokens.shape[1]:
+        raise ValueError(
+            f"routing_from has tokens {tuple(source.tokens.shape)} and this run {tuple(tokens.shape)}: expected "
+            f"as many rows, and at "
+            "least as many positions"
+        )
+    kinds = ["indices"] if routing == "frozen_set" else ["indices", "weights"]
+    names = [f"blocks.{layer}.mlp.hook_expert_{kind}" for layer in range(model.config.n_layers) for kind in kinds]
+    return [(site, _put(source[site][:, : tokens.shape[1]])) for site in names]
+
+
+def _put(values: Tensor) -> Callable:
+    return lambda activation, hook: values.to(device=activation.device, dtype=activation.dtype)
+
+
+def _against_unedited(
+    model: HookedGptOss, tokens: Tensor, mask: Tensor | None, logits: Tensor, routes: dict[str, Tensor]
+) -> tuple[Bool[Tensor, "layer batch pos"], Float[Tensor, "batch pos"]]:
+    """Which tokens changed their set of experts at which layer, and how far the prediction moved."""
+    plain_logits, plain = model.run_with_cache(tokens, names_filter=list(routes), attention_mask=mask)
+    flips = torch.stack([(plain[site].sort(-1).values != routes[site].sort(-1).values).any(-1) for site in routes])
+    expected, given = plain_logits.float().log_softmax(-1), logits.float().log_softmax(-1)
+    return flips, (expected.exp() * (expected - given)).sum(-1).clamp(min=0)
+
+
+def _provenance(model: HookedGptOss) -> dict[str, Any]:
+    return {
+        "model": model.config.name,
+        "fingerprint": fingerprint(model),
+        "torch": torch.__version__,
+        "transformer_lens": version("transformer-lens"),
+        "machine": platform.machine(),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+    }

@@ -1,0 +1,43 @@
+"""A short name for exactly these weights, so that a result says which model it came from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from workbench.model.transformer import HookedGptOss
+
+WHOLE_BYTES = 16 * 2**20
+SAMPLE = 65_536
+
+
+def fingerprint(model: HookedGptOss) -> str:
+    """16 hex digits of SHA-256 over the config and the weights, whatever their dtype is called on disk.
+
+    Tensors of up to 16 MB are read whole; larger ones at 65,536 evenly spaced elements, so that 13 GB take no
+    minutes: two checkpoints that differ only between those get the same name.
+    """
+    versions = tuple((tensor.data_ptr(), tensor._version) for tensor in model.parameters())
+    known = model.__dict__.get("_fingerprint")
+    if known and known[0] == versions:
+        return known[1]
+    digest = hashlib.sha256(json.dumps(asdict(model.config), sort_keys=True).encode())
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(_bytes(tensor))
+    found = digest.hexdigest()[:16]
+    model.__dict__["_fingerprint"] = (versions, found)
+    return found
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    flat = tensor.detach().reshape(-1)
+    if flat.numel() * flat.element_size() > WHOLE_BYTES:
+        flat = flat[:: max(1, flat.numel() // SAMPLE)]
+    return flat.contiguous().cpu().view(torch.uint8).numpy().tobytes()

@@ -1,0 +1,48 @@
+"""Rotary position embedding with YaRN, half-split as in gpt-oss (not interleaved)."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from workbench.model.config import Rope
+
+
+def inverse_frequencies(rope: Rope, d_head: int) -> Float[Tensor, " half"]:
+    """Radians per position of each rotated pair.
+
+    YaRN (arXiv 2309.00071, eq. 13 with the "by parts" ramp): fast pairs keep RoPE's frequency, slow ones are divided by
+    ``factor``, those between the two corners are mixed linearly.
+
+    Returns:
+        float32, the first pair the fastest; half = d_head / 2.
+    """
+    half = d_head // 2
+    plain = 1.0 / rope.theta ** (torch.arange(0, d_head, 2, dtype=torch.float32) / d_head)
+    if not rope.factor > 1:
+        return plain
+    low, high = rope.corners(d_head)
+    interpolated_share = ((torch.arange(half, dtype=torch.float32) - low) / (high - low)).clamp(0, 1)
+    return plain / rope.factor * interpolated_share + plain * (1 - interpolated_share)
+
+
+def cos_sin(
+    rope: Rope, d_head: int, positions: Int[Tensor, "batch pos"]
+) -> tuple[Float[Tensor, "batch pos half"], Float[Tensor, "batch pos half"]]:
+    """The turn of each pair at each position, in float32, YaRN's concentration multiplied into both."""
+    # Not a buffer: `model.to(torch.bfloat16)` would round it, and a rounded frequency is wrong by whole turns far out.
+    frequencies = inverse_frequencies(rope, d_head).to(positions.device)
+    angles = positions[..., None].to(torch.float32) * frequencies
+    return angles.cos() * rope.concentration, angles.sin() * rope.concentration
+
+
+def rotate(
+    x: Float[Tensor, "batch pos head d_head"],
+    cos: Float[Tensor, "#batch pos half"],
+    sin: Float[Tensor, "#batch pos half"],
+) -> Float[Tensor, "batch pos head d_head"]:
+    """Turn dimension i with dimension i + d_head/2, in x's own dtype (as both references do)."""
+    cos, sin = cos[:, :, None].to(x.dtype), sin[:, :, None].to(x.dtype)
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)

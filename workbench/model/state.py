@@ -1,0 +1,132 @@
+"""What one forward pass carries beside the residual stream: positions, masks, the KV cache, how edits are read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from transformer_lens.hook_points import HookPoint
+
+IndexWeights = Literal["keep", "recompute"]
+
+
+def listening(*points: HookPoint) -> bool:
+    """Whether any of these sites has a hook, forward or backward. What nobody reads is not materialised."""
+    return any(point._forward_hooks or point._backward_hooks or point._forward_pre_hooks for point in points)
+
+
+@dataclass
+class LayerCache:
+    """The rotated keys and the values that one layer still needs.
+
+    A sliding layer keeps the last ``window − 1`` columns: the next query sees those and itself.
+    """
+
+    window: int | None
+    keys: Float[Tensor, "batch key_pos kv_head d_head"] | None = None
+    values: Float[Tensor, "batch key_pos kv_head d_head"] | None = None
+    first_column: int = 0
+
+    def extend(
+        self, keys: Float[Tensor, "batch pos kv_head d_head"], values: Float[Tensor, "batch pos kv_head d_head"]
+    ) -> tuple[Tensor, Tensor, int]:
+        """Old and new keys and values for this pass, and the column (absolute position in the row) of the first."""
+        if self.keys is not None and self.values is not None:
+            keys, values = torch.cat((self.keys, keys), 1), torch.cat((self.values, values), 1)
+        first = self.first_column
+        drop = 0 if self.window is None else max(0, keys.shape[1] - (self.window - 1))
+        # A slice would keep the dropped columns alive, so copy what stays.
+        self.keys, self.values = (keys[:, drop:].clone(), values[:, drop:].clone()) if drop else (keys, values)
+        self.first_column = first + drop
+        return keys, values, first
+
+
+@dataclass
+class KeyValueCache:
+    """Keys and values of the tokens seen so far; give it to ``model(…, past_kv_cache=cache)``, which extends it.
+
+    ``mask`` [batch key_pos] says which columns hold real tokens (left padding only).
+    """
+
+    layers: list[LayerCache]
+    mask: Bool[Tensor, "batch key_pos"] | None = None
+
+    @property
+    def n_tokens(self) -> int:
+        """Columns seen so far, padding included."""
+        return 0 if self.mask is None else self.mask.shape[1]
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes held by keys and values."""
+        tensors = (t for layer in self.layers for t in (layer.keys, layer.values) if t is not None)
+        return sum(t.numel() * t.element_size() for t in tensors)
+
+
+@dataclass
+class Pass:
+    """One forward pass: which columns are queries and keys, and what each query may see."""
+
+    query_positions: Int[Tensor, "#batch query_pos"]
+    key_positions: Int[Tensor, "#batch key_pos"]
+    query_mask: Bool[Tensor, "batch query_pos"] | None
+    key_mask: Bool[Tensor, "batch key_pos"] | None
+    cache: KeyValueCache | None = None
+    index_weights: IndexWeights = "keep"
+    _visible: dict[tuple[int | None, int], Tensor] = field(default_factory=dict)
+
+    def visible(self, window: int | None, first_column: int) -> Bool[Tensor, "#batch 1 query_pos key_pos"]:
+        """True where the query sees the key: not after it, within the window, neither of them padding."""
+        key = (window, first_column)
+        if key not in self._visible:
+            self._visible[key] = self._mask(window, first_column)
+        return self._visible[key]
+
+    def _mask(self, window: int | None, first_column: int) -> Bool[Tensor, "#batch 1 query_pos key_pos"]:
+        query, keys = self.query_positions[:, :, None], self.key_positions[:, None, first_column:]
+        seen = keys <= query
+        if window is not None:
+            seen = seen & (keys > query - window)
+        if self.key_mask is not None and self.query_mask is not None:
+            seen = seen & self.key_mask[:, None, first_column:] & self.query_mask[:, :, None]
+        return seen[:, None]
+
+
+def begin_pass(
+    shape: tuple[int, int],
+    device: torch.device,
+    attention_mask: Bool[Tensor, "batch pos"] | None,
+    cache: KeyValueCache | None,
+    index_weights: IndexWeights,
+) -> Pass:
+    """Positions and masks of a pass over ``shape`` = (batch, pos) new tokens after those in the cache.
+
+    Positions count real tokens only, so a padded row gets the positions (and logits) that it has without padding.
+    """
+    batch, length = shape
+    past = cache.n_tokens if cache is not None else 0
+    if attention_mask is None and (cache is None or cache.mask is None or bool(cache.mask.all())):
+        keys = torch.arange(past + length, device=device)[None]
+        if cache is not None:
+            cache.mask = torch.ones(batch, past + length, dtype=torch.bool, device=device)
+        return Pass(keys[:, past:], keys, None, None, cache, index_weights)
+    new = torch.ones(shape, dtype=torch.bool, device=device) if attention_mask is None else attention_mask
+    mask = new if cache is None or cache.mask is None else torch.cat((cache.mask, new), 1)
+    if cache is not None:
+        _refuse_right_padding(mask)
+        cache.mask = mask
+    # Left padding stands at −1: no key is at or before it, so a pad query sees nothing at all.
+    positions = mask.long().cumsum(1) - 1
+    return Pass(positions[:, past:], positions, mask[:, past:], mask, cache, index_weights)
+
+
+def _refuse_right_padding(mask: Bool[Tensor, "batch pos"]) -> None:
+    if bool((mask[:, :-1] & ~mask[:, 1:]).any()):
+        raise ValueError(
+            "attention_mask has padding after a real token, and a KV cache was given: the sliding layers drop "
+            "old columns, so "
+            "a cached batch must be padded on the left. Use to_tokens(…, padding_side='left', return_mask=True)"
+        )

@@ -1,0 +1,277 @@
+"""The whole model: embedding, blocks, final norm, unembedding, on TransformerLens' hooks."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformer_lens import ActivationCache, HookedRootModule
+from transformer_lens.hook_points import HookPoint
+from transformer_lens.utilities import Slice
+
+from workbench.model.attention import Attention
+from workbench.model.config import Config
+from workbench.model.generate import Generation
+from workbench.model.lens import LensMethods
+from workbench.model.moe import MoE
+from workbench.model.norm import RMSNorm
+from workbench.model.sites import Sites, position_axis
+from workbench.model.state import IndexWeights, KeyValueCache, LayerCache, Pass, begin_pass
+from workbench.model.text_methods import TextMethods
+
+if TYPE_CHECKING:
+    from workbench.text import Tokenizer
+
+RETURN_TYPES = ("logits", "loss", "both", "logprobs", None)
+
+
+class Block(nn.Module):
+    """resid_mid = resid_pre + attention(norm(resid_pre)); resid_post = resid_mid + experts(norm(resid_mid))."""
+
+    # TransformerLens asks this before it sums components.
+    hook_out_is_single_residual_stream = True
+
+    def __init__(
+        self, config: Config, layer: int, dtype: torch.dtype, device: torch.device | str | None = None
+    ) -> None:
+        super().__init__()
+        self.ln1 = RMSNorm(config.d_model, config.rms_eps, device)
+        self.attn = Attention(config, layer, dtype, device)
+        self.ln2 = RMSNorm(config.d_model, config.rms_eps, device)
+        self.mlp = MoE(config, dtype, device)
+        self.hook_resid_pre, self.hook_resid_mid, self.hook_resid_post = HookPoint(), HookPoint(), HookPoint()
+        self.hook_attn_out, self.hook_mlp_out = HookPoint(), HookPoint()
+
+    def forward(self, resid: Float[Tensor, "batch pos d_model"], this: Pass) -> Float[Tensor, "batch pos d_model"]:
+        resid_pre = self.hook_resid_pre(resid)
+        resid_mid = self.hook_resid_mid(resid_pre + self.hook_attn_out(self.attn(self.ln1(resid_pre), this)))
+        return self.hook_resid_post(resid_mid + self.hook_mlp_out(self.mlp(self.ln2(resid_mid), this)))
+
+
+class Unembed(nn.Module):
+    """Residual stream → logits; no bias."""
+
+    def __init__(self, config: Config, dtype: torch.dtype, device: torch.device | str | None = None) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(config.d_vocab, config.d_model, dtype=dtype, device=device))
+
+    def forward(self, x: Float[Tensor, "*lead d_model"]) -> Float[Tensor, "*lead d_vocab"]:
+        return F.linear(x, self.weight)
+
+
+class HookedGptOss(LensMethods, TextMethods, HookedRootModule):
+    """gpt-oss with a hook at every site.
+
+    ``model.sites`` lists the sites; ``run_with_cache``, ``run_with_hooks``, ``hooks`` and ``add_hook`` are
+    TransformerLens' own. A run holds the model's lock while its hooks are on, so threads never see each other's edits.
+
+    Args:
+        config: the shape.
+        tokenizer: what the text methods use; without one they raise and say what to pass.
+        dtype: of the weights and the stream (norm gains stay float32); the config's if None.
+        device: where the weights live.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        tokenizer: Tokenizer | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__()
+        dtype = dtype or getattr(torch, config.dtype)
+        self.config, self.tokenizer = config, tokenizer
+        self.embed = nn.Embedding(config.d_vocab, config.d_model, dtype=dtype, device=device)
+        self.hook_embed = HookPoint()
+        self.blocks = nn.ModuleList(Block(config, layer, dtype, device) for layer in range(config.n_layers))
+        self.ln_final = RMSNorm(config.d_model, config.rms_eps, device)
+        self.unembed = Unembed(config, dtype, device)
+        self.sites = Sites(config.n_layers)
+        # [batch pos] of the tokens in the pass that is under way, for hooks that need to know where they are.
+        self.positions: Int[Tensor, "batch pos"] | None = None
+        self._lock = threading.RLock()
+        self.setup()
+        self.eval()
+
+    def forward(
+        self,
+        input: Any,
+        return_type: str | None = "logits",
+        attention_mask: Bool[Tensor, "batch pos"] | Int[Tensor, "batch pos"] | None = None,
+        past_kv_cache: KeyValueCache | None = None,
+        loss_per_token: bool = False,
+        index_weights: IndexWeights = "keep",
+    ) -> Any:
+        """Run the model.
+
+        Args:
+            input: tokens [batch pos] or [pos], or text, or a Chat.
+            return_type: "logits" [batch pos d_vocab]; "loss", mean next-token cross-entropy in nats over real tokens;
+                "both"; "logprobs" [batch pos d_vocab]; None runs the blocks only.
+            attention_mask: [batch pos], true (or 1) for real tokens. Padding may stand left or right.
+            past_kv_cache: from :meth:`new_cache`; the tokens are taken as following those in it, and it is extended.
+            loss_per_token: "loss" as [batch pos−1], 0 where the target is padding.
+            index_weights: what an edit of hook_expert_indices means for the weights: "keep" what stood in the slot, or
+                "recompute" them from the new experts' logits.
+
+        Raises:
+            ValueError: for tokens out of range or of the wrong shape, an unknown return_type, a mask that does not fit.
+        """
+        if return_type not in RETURN_TYPES:
+            raise ValueError(f"return_type={return_type!r}: expected one of {RETURN_TYPES}")
+        tokens = self.as_tokens(input)
+        mask = _as_mask(attention_mask, tokens)
+        with self._lock:
+            this = begin_pass(tuple(tokens.shape), tokens.device, mask, past_kv_cache, index_weights)
+            self.positions = this.query_positions
+            try:
+                logits = self._stream(tokens, this, return_type is not None)
+            finally:
+                self.positions = None
+        if logits is None:
+            return None
+        return _returned(return_type, logits, tokens, mask, loss_per_token)
+
+    def _stream(
+        self, tokens: Int[Tensor, "batch pos"], this: Pass, unembed: bool
+    ) -> Float[Tensor, "batch pos d_vocab"] | None:
+        resid = self.hook_embed(self.embed(tokens))
+        for block in self.blocks:
+            resid = block(resid, this)
+        return self.unembed(self.ln_final(resid)) if unembed else None
+
+    def new_cache(self) -> KeyValueCache:
+        """An empty KV cache; sliding layers keep only their window."""
+        return KeyValueCache([LayerCache(self.config.window(layer)) for layer in range(self.config.n_layers)])
+
+    def generate(self, input: Any, max_new_tokens: int = 64, **options: Any) -> Generation:
+        """Continue the input token by token; see :class:`~workbench.model.generate.Generation` for options.
+
+        ``for step in model.generate("Once upon", max_new_tokens=20): print(step.text, end="")``
+        """
+        return Generation(self, input, max_new_tokens, **options)
+
+    def run_with_cache(
+        self, *model_args: Any, return_cache_object: bool = True, remove_batch_dim: bool = False, **kwargs: Any
+    ):
+        """Run and keep activations: (what the model returns, ActivationCache). Arguments as in TransformerLens.
+
+        Raises:
+            UnknownSite: for a names_filter that names no site or matches none (TransformerLens gives an empty cache).
+        """
+        output, cache = super().run_with_cache(*model_args, remove_batch_dim=remove_batch_dim, **kwargs)
+        if not return_cache_object:
+            return output, cache
+        return output, ActivationCache(cache, self, has_batch_dim=not remove_batch_dim)
+
+    def get_caching_hooks(
+        self,
+        names_filter: Any = None,
+        incl_bwd: bool = False,
+        device: Any = None,
+        remove_batch_dim: bool = False,
+        cache: dict[str, Tensor] | None = None,
+        pos_slice: Any = None,
+    ) -> tuple[dict[str, Tensor], list, list]:
+        """Hooks that store activations, as in TransformerLens; each site is sliced along its own position axis."""
+        cache = {} if cache is None else cache
+        pos_slice = Slice.unwrap(pos_slice)
+
+        def save(tensor: Tensor, hook: HookPoint, suffix: str = "") -> None:
+            stored = tensor.detach().to(device)
+            if remove_batch_dim and stored.shape[0] == 1:
+                stored = stored[0]
+            cache[hook.name + suffix] = pos_slice.apply(stored, dim=position_axis(hook.name))
+
+        names = self.sites.select(names_filter)
+        forward = [(name, partial(save)) for name in names]
+        backward = [(name, partial(save, suffix="_grad")) for name in names if not self.sites[name].is_integer]
+        return cache, forward, backward if incl_bwd else []
+
+    @contextmanager
+    def hooks(
+        self,
+        fwd_hooks: list[tuple[str | Callable, Callable]] = [],  # noqa: B006  TransformerLens' signature
+        bwd_hooks: list[tuple[str | Callable, Callable]] = [],  # noqa: B006
+        reset_hooks_end: bool = True,
+        clear_contexts: bool = False,
+    ) -> Iterator[HookedGptOss]:
+        """Put hooks on for a while, as in TransformerLens, and hold the model's lock meanwhile.
+
+        Raises:
+            UnknownSite: for a name that is no site, before any hook is on.
+        """
+        for name, _ in (*fwd_hooks, *bwd_hooks):
+            self.sites.select(name)
+        with self._lock, super().hooks(fwd_hooks, bwd_hooks, reset_hooks_end, clear_contexts):
+            yield self
+
+    def add_hook(self, name: str | Callable[[str], bool], hook: Callable, *args: Any, **kwargs: Any) -> None:
+        """Put a hook on until ``reset_hooks``, as in TransformerLens.
+
+        Raises:
+            UnknownSite: for a name that is no site.
+        """
+        self.sites.select(name)
+        with self._lock:
+            super().add_hook(name, hook, *args, **kwargs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A lock can be neither copied nor pickled.
+        return {key: value for key, value in self.__dict__.items() if key != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._lock = threading.RLock()
+
+    def __repr__(self) -> str:
+        c = self.config
+        return (
+            f"HookedGptOss({c.name}: {c.n_layers} layers, {c.n_heads} heads, {c.n_experts} experts "
+            f"top-{c.experts_per_token}, "
+            f"d_model {c.d_model}, vocab {c.d_vocab}, {c.n_params:,} parameters, {self.cfg.dtype}, {self.cfg.device})"
+        )
+
+
+def _as_mask(mask: Tensor | None, tokens: Int[Tensor, "batch pos"]) -> Bool[Tensor, "batch pos"] | None:
+    if mask is None:
+        return None
+    if mask.shape != tokens.shape:
+        raise ValueError(
+            f"attention_mask {tuple(mask.shape)} does not fit tokens {tuple(tokens.shape)}: expected one entry "
+            f"a token, 1 for a "
+            "real one and 0 for padding (with a cache: of the new tokens only)"
+        )
+    return mask.to(device=tokens.device, dtype=torch.bool)
+
+
+def _returned(
+    return_type: str, logits: Tensor, tokens: Tensor, mask: Tensor | None, loss_per_token: bool
+) -> Tensor | tuple[Tensor, Tensor]:
+    if return_type == "logits":
+        return logits
+    if return_type == "logprobs":
+        return logits.float().log_softmax(-1)
+    loss = next_token_loss(logits, tokens, mask, loss_per_token)
+    return loss if return_type == "loss" else (logits, loss)
+
+
+def next_token_loss(
+    logits: Float[Tensor, "batch pos d_vocab"],
+    tokens: Int[Tensor, "batch pos"],
+    mask: Bool[Tensor, "batch pos"] | None = None,
+    per_token: bool = False,
+) -> Float[Tensor, ""] | Float[Tensor, "batch pos_minus_1"]:
+    """Cross-entropy in nats of each token given those before it, over pairs of real tokens."""
+    losses = F.cross_entropy(logits[:, :-1].float().transpose(1, 2), tokens[:, 1:], reduction="none")
+    real = torch.ones_like(losses) if mask is None else (mask[:, 1:] & mask[:, :-1]).to(losses.dtype)
+    losses = losses * real
+    return losses if per_token else losses.sum() / real.sum()
