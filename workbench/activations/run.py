@@ -19,7 +19,7 @@ from workbench.interventions import all_edits
 from workbench.model import HookedGptOss
 from workbench.model.fingerprint import fingerprint
 from workbench.results import labelled
-from workbench.text import Labels
+from workbench.text import Labels, label
 
 Routing = Literal["live", "frozen_set", "frozen_set_and_weights"]
 SitesFilter = str | Sequence[str] | Callable[[str], bool] | None
@@ -97,12 +97,13 @@ class Run:
     def str_tokens(self, row: int = 0) -> list[str]:
         """One row's tokens as printable strings; their ids where the model has no tokenizer."""
         ids = self.tokens[row].tolist()
-        return [str(i) for i in ids] if self.model.tokenizer is None else self.model.to_str_tokens(ids)
+        tokenizer = self.model.tokenizer
+        return [str(i) for i in ids] if tokenizer is None else tokenizer.str_tokens(ids)
 
     @property
     def labels(self) -> list[Labels]:
         """Message, role and channel of each token, a Labels a row."""
-        return [self.model.label(row) for row in self.tokens]
+        return [label(row.tolist(), self.model.text) for row in self.tokens]
 
     @property
     def flips_per_layer(self) -> xr.DataArray | None:
@@ -153,7 +154,7 @@ def run(
         ValueError: for a spec, a routing or tokens that the model does not have, before anything runs.
         UnknownSite: for a site that does not exist.
     """
-    tokens = model.as_tokens(input)
+    tokens, mask = model.as_batch(input, attention_mask)
     for spec in interventions:
         if hasattr(spec, "check"):
             spec.check(model.config, tokens.shape[1])
@@ -165,9 +166,8 @@ def run(
         cache, keep, _ = model.get_caching_hooks(names)
         routes, keep_routes, _ = model.get_caching_hooks(_routes(model))
         with model.hooks(fwd_hooks=[*hooks, *keep, *keep_routes]):
-            logits = model(tokens, attention_mask=attention_mask, index_weights=index_weights)
-        flips, kl = _against_unedited(model, tokens, attention_mask, logits, routes) if hooks else (None, None)
-    mask = None if attention_mask is None else attention_mask.to(tokens.device, torch.bool)
+            logits = model(tokens, attention_mask=mask, index_weights=index_weights)
+        flips, kl = _against_unedited(model, tokens, mask, logits, routes) if hooks else (None, None)
     return Run(
         model,
         tokens,

@@ -211,9 +211,9 @@ NANO = Config(
     sliding_window=16,
     rope=Rope(theta=10_000.0, factor=16.0, original_context=256),
     dtype="float32",
-    bos_token_id=1015,
-    pad_token_id=1016,
-    eos_token_ids=(1017, 1016, 1023),
+    bos_token_id=0,
+    pad_token_id=1,
+    eos_token_ids=(2, 1, 8),
 )
 PRESETS = {config.name: config for config in (GPT_OSS_20B, GPT_OSS_120B, NANO)}
 

@@ -81,7 +81,7 @@ class Generation:
         self.model, self.max_new_tokens = model, max_new_tokens
         self.temperature, self.top_k, self.top_p = temperature, top_k, top_p
         self.fwd_hooks, self.use_cache = list(fwd_hooks), use_cache
-        self.tokens, self.mask = _padded_left(model.as_tokens(input), attention_mask)
+        self.tokens, self.mask = _padded_left(*model.as_batch(input, attention_mask))
         self.prompt_length = self.tokens.shape[1]
         self.stop_ids = _stop_ids(stop_at_eos, model.config.eos_token_ids)
         self._generator = torch.Generator().manual_seed(seed) if seed is not None else torch.Generator()
@@ -119,7 +119,7 @@ class Generation:
     @property
     def text(self) -> str:
         """What was generated so far in the first row."""
-        return self.model.to_string(self.new_tokens[0])
+        return self.model.text.decode(self.new_tokens[0].tolist())
 
     @torch.no_grad()
     def _next_logits(self) -> Float[Tensor, "batch d_vocab"]:
@@ -179,9 +179,6 @@ def _padded_left(tokens: Int[Tensor, "batch pos"], mask: Tensor | None) -> tuple
     """Rows with their padding moved to the left, where generation needs it."""
     if mask is None:
         return tokens, None
-    if mask.shape != tokens.shape:
-        raise ValueError(f"attention_mask {tuple(mask.shape)} does not fit tokens {tuple(tokens.shape)}")
-    mask = mask.to(device=tokens.device, dtype=torch.bool)
     if not bool(mask.any(1).all()):
         raise ValueError("attention_mask has a row without a real token: nothing to continue")
     order = mask.long().argsort(dim=1, stable=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from workbench.model.config import Config
@@ -21,6 +22,11 @@ class LensMethods:
     """
 
     config: Config
+    embed: nn.Embedding
+    unembed: Any
+    ln_final: Any
+    blocks: Any
+    to_single_token: Callable[[str], int]
 
     @property
     def cfg(self) -> SimpleNamespace:

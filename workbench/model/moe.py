@@ -34,7 +34,8 @@ class Dispatch:
         flat = indices.reshape(-1)
         order = flat.argsort(stable=True)
         counts = torch.bincount(flat, minlength=n_experts).tolist()
-        return cls(order, order.argsort(), counts, flat[order], tuple(indices.shape))
+        batch, pos, slot = indices.shape
+        return cls(order, order.argsort(), counts, flat[order], (batch, pos, slot))
 
     @property
     def token_of_row(self) -> Int[Tensor, " row"]:

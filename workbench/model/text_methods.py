@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jaxtyping import Bool, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from workbench.text import Chat, Labels, label, pad, render
 
@@ -25,6 +25,7 @@ class TextMethods:
 
     config: Config
     tokenizer: Tokenizer | None
+    embed: nn.Embedding
 
     def to_tokens(
         self,
@@ -66,19 +67,19 @@ class TextMethods:
         """Text of tokens [pos]; of a batch [batch pos], a list of texts."""
         ids = torch.as_tensor(tokens)
         if ids.ndim > 1:
-            return [self._text.decode(row.tolist()) for row in ids]
-        return self._text.decode(ids.reshape(-1).tolist())
+            return [self.text.decode(row.tolist()) for row in ids]
+        return self.text.decode(ids.reshape(-1).tolist())
 
     def to_str_tokens(
         self, input: str | Chat | Int[Tensor, "*batch pos"] | Sequence[int], prepend_bos: bool = False
     ) -> list[str] | list[list[str]]:
         """Each token as a printable string; a batch of several rows gives a list of lists."""
         if isinstance(input, str | Chat):
-            return self._text.str_tokens(self._encode(input, prepend_bos, True))
+            return self.text.str_tokens(self._encode(input, prepend_bos, True))
         ids = torch.as_tensor(input)
         if ids.ndim > 1 and ids.shape[0] > 1:
-            return [self._text.str_tokens(row.tolist()) for row in ids]
-        return self._text.str_tokens(ids.reshape(-1).tolist())
+            return [self.text.str_tokens(row.tolist()) for row in ids]
+        return self.text.str_tokens(ids.reshape(-1).tolist())
 
     def to_single_token(self, text: str) -> int:
         """The id of a text that is exactly one token.
@@ -86,35 +87,43 @@ class TextMethods:
         Raises:
             ValueError: if it is several; the message shows them.
         """
-        ids = self._text.encode(text)
+        ids = self.text.encode(text)
         if len(ids) != 1:
-            pieces = self._text.str_tokens(ids)
-            hint = f"; {' ' + text!r} is one token" if len(self._text.encode(" " + text)) == 1 else ""
+            pieces = self.text.str_tokens(ids)
+            hint = f"; {' ' + text!r} is one token" if len(self.text.encode(" " + text)) == 1 else ""
             raise ValueError(f"{text!r} is {len(ids)} tokens {pieces}, expected exactly one{hint}")
         return ids[0]
 
     def to_single_str_token(self, token: int) -> str:
         """The printable string of one token."""
-        return self._text.str_tokens([int(token)])[0]
+        return self.text.str_tokens([int(token)])[0]
 
     def label(self, tokens: Int[Tensor, "*batch pos"] | Sequence[int]) -> Labels | list[Labels]:
         """Message, role and channel of each token; of a batch of several rows, a list."""
         ids = torch.as_tensor(tokens)
         if ids.ndim > 1 and ids.shape[0] > 1:
-            return [label(row.tolist(), self._text) for row in ids]
-        return label(ids.reshape(-1).tolist(), self._text)
+            return [label(row.tolist(), self.text) for row in ids]
+        return label(ids.reshape(-1).tolist(), self.text)
 
-    def as_tokens(self, input: Any) -> Int[Tensor, "batch pos"]:
-        """Whatever a run accepts (text, Chat, several, a tensor or list of ids) as tokens on the model's device.
+    def as_batch(
+        self, input: Any, attention_mask: Tensor | None = None
+    ) -> tuple[Int[Tensor, "batch pos"], Bool[Tensor, "batch pos"] | None]:
+        """Whatever a run accepts (text, Chat, several, a tensor or list of ids) as tokens on the model's device, and
+        the mask of its real tokens: the one given, that of texts of unequal length (padded right), or None.
 
         Raises:
-            ValueError: for an empty input, ids outside the vocabulary, or a tensor that is not [pos] or [batch pos].
+            ValueError: for an empty input, ids outside the vocabulary, a tensor that is not [pos] or [batch pos], or
+                a mask that does not fit.
         """
-        if isinstance(input, str | Chat) or (
-            isinstance(input, list | tuple) and input and isinstance(input[0], str | Chat)
-        ):
+        if isinstance(input, str | Chat):
             input = self.to_tokens(input)
-        tokens = torch.as_tensor(input, device=self.embed.weight.device)
+        elif isinstance(input, list | tuple) and input and isinstance(input[0], str | Chat):
+            input, padded = self.to_tokens(input, return_mask=True)
+            attention_mask = padded if attention_mask is None and not bool(padded.all()) else attention_mask
+        tokens = self._checked_tokens(torch.as_tensor(input, device=self.embed.weight.device))
+        return tokens, None if attention_mask is None else _checked_mask(torch.as_tensor(attention_mask), tokens)
+
+    def _checked_tokens(self, tokens: Tensor) -> Int[Tensor, "batch pos"]:
         if tokens.ndim == 1:
             tokens = tokens[None]
         if tokens.ndim != 2 or tokens.numel() == 0:
@@ -131,9 +140,9 @@ class TextMethods:
 
     def _encode(self, item: str | Chat, prepend_bos: bool, add_generation_prompt: bool) -> list[int]:
         if isinstance(item, Chat):
-            ids = render(item, self._text, add_generation_prompt=add_generation_prompt)
+            ids = render(item, self.text, add_generation_prompt=add_generation_prompt)
         else:
-            ids = self._text.encode(item)
+            ids = self.text.encode(item)
         if not prepend_bos:
             return ids
         if self.config.bos_token_id is None:
@@ -141,7 +150,12 @@ class TextMethods:
         return [self.config.bos_token_id, *ids]
 
     @property
-    def _text(self) -> Tokenizer:
+    def text(self) -> Tokenizer:
+        """The tokenizer.
+
+        Raises:
+            MissingTokenizer: if the model came without one; the message says what to pass.
+        """
         if self.tokenizer is None:
             raise MissingTokenizer(
                 f"{self.config.name} was loaded without a tokenizer (no tokenizer.json beside its weights), so "
@@ -159,3 +173,19 @@ class TextMethods:
 
 def _as_list(input: str | Chat | Sequence[str | Chat]) -> list[str | Chat]:
     return [input] if isinstance(input, str | Chat) else list(input)
+
+
+def _checked_mask(mask: Tensor, tokens: Int[Tensor, "batch pos"]) -> Bool[Tensor, "batch pos"]:
+    if mask.ndim == 1:
+        mask = mask[None]
+    if mask.shape != tokens.shape:
+        raise ValueError(
+            f"attention_mask {tuple(mask.shape)} does not fit tokens {tuple(tokens.shape)}: expected one entry "
+            f"a token, "
+            "1 for a real one and 0 for padding (with a cache: of the new tokens only)"
+        )
+    if not bool(((mask == 0) | (mask == 1)).all()):
+        raise ValueError(
+            f"attention_mask holds {mask.unique().tolist()[:5]}: expected 1 or True for real tokens, else 0"
+        )
+    return mask.to(device=tokens.device, dtype=torch.bool)

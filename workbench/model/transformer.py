@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformer_lens import ActivationCache, HookedRootModule
 from transformer_lens.hook_points import HookPoint
-from transformer_lens.utilities import Slice
+from transformer_lens.utilities.slice import Slice
 
 from workbench.model.attention import Attention
 from workbench.model.config import Config
@@ -87,7 +87,8 @@ class HookedGptOss(LensMethods, TextMethods, HookedRootModule):
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
-        dtype = dtype or getattr(torch, config.dtype)
+        dtype = getattr(torch, config.dtype) if dtype is None else dtype
+        assert isinstance(dtype, torch.dtype)
         self.config, self.tokenizer = config, tokenizer
         self.embed = nn.Embedding(config.d_vocab, config.d_model, dtype=dtype, device=device)
         self.hook_embed = HookPoint()
@@ -113,7 +114,7 @@ class HookedGptOss(LensMethods, TextMethods, HookedRootModule):
         """Run the model.
 
         Args:
-            input: tokens [batch pos] or [pos], or text, or a Chat.
+            input: tokens [batch pos] or [pos], or text, or a Chat, or several texts (padded right, with their mask).
             return_type: "logits" [batch pos d_vocab]; "loss", mean next-token cross-entropy in nats over real tokens;
                 "both"; "logprobs" [batch pos d_vocab]; None runs the blocks only.
             attention_mask: [batch pos], true (or 1) for real tokens. Padding may stand left or right.
@@ -127,16 +128,15 @@ class HookedGptOss(LensMethods, TextMethods, HookedRootModule):
         """
         if return_type not in RETURN_TYPES:
             raise ValueError(f"return_type={return_type!r}: expected one of {RETURN_TYPES}")
-        tokens = self.as_tokens(input)
-        mask = _as_mask(attention_mask, tokens)
+        tokens, mask = self.as_batch(input, attention_mask)
         with self._lock:
-            this = begin_pass(tuple(tokens.shape), tokens.device, mask, past_kv_cache, index_weights)
+            this = begin_pass((tokens.shape[0], tokens.shape[1]), tokens.device, mask, past_kv_cache, index_weights)
             self.positions = this.query_positions
             try:
                 logits = self._stream(tokens, this, return_type is not None)
             finally:
                 self.positions = None
-        if logits is None:
+        if logits is None or return_type is None:
             return None
         return _returned(return_type, logits, tokens, mask, loss_per_token)
 
@@ -189,7 +189,8 @@ class HookedGptOss(LensMethods, TextMethods, HookedRootModule):
             stored = tensor.detach().to(device)
             if remove_batch_dim and stored.shape[0] == 1:
                 stored = stored[0]
-            cache[hook.name + suffix] = pos_slice.apply(stored, dim=position_axis(hook.name))
+            name = str(hook.name)
+            cache[name + suffix] = pos_slice.apply(stored, dim=position_axis(name))
 
         names = self.sites.select(names_filter)
         forward = [(name, partial(save)) for name in names]
@@ -239,18 +240,6 @@ class HookedGptOss(LensMethods, TextMethods, HookedRootModule):
             f"top-{c.experts_per_token}, "
             f"d_model {c.d_model}, vocab {c.d_vocab}, {c.n_params:,} parameters, {self.cfg.dtype}, {self.cfg.device})"
         )
-
-
-def _as_mask(mask: Tensor | None, tokens: Int[Tensor, "batch pos"]) -> Bool[Tensor, "batch pos"] | None:
-    if mask is None:
-        return None
-    if mask.shape != tokens.shape:
-        raise ValueError(
-            f"attention_mask {tuple(mask.shape)} does not fit tokens {tuple(tokens.shape)}: expected one entry "
-            f"a token, 1 for a "
-            "real one and 0 for padding (with a cache: of the new tokens only)"
-        )
-    return mask.to(device=tokens.device, dtype=torch.bool)
 
 
 def _returned(
