@@ -5,11 +5,15 @@
 >>> logits, cache = model.run_with_cache("Mia went to the park")
 """
 
-from workbench.activations import Run, run
-from workbench.checkpoints import CheckpointError, load, save_pretrained
-from workbench.interventions import AblateExpert
-from workbench.model import GPT_OSS_20B, GPT_OSS_120B, NANO, Config, HookedGptOss, UnknownSite, preset
-from workbench.text import Chat, Tokenizer
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from workbench.activations import Run, run
+    from workbench.checkpoints import CheckpointError, load, save_pretrained
+    from workbench.interventions import AblateExpert
+    from workbench.model import GPT_OSS_20B, GPT_OSS_120B, NANO, Config, HookedGptOss, UnknownSite, preset
+    from workbench.text import Chat, Tokenizer
 
 __version__ = "0.1.0"
 
@@ -30,3 +34,26 @@ __all__ = [
     "run",
     "save_pretrained",
 ]
+
+# Each name's folder, imported when the name is first used: `workbench --help`, or a figure of stored results,
+# needs no torch.
+_FOLDERS = {
+    "activations": ("Run", "run"),
+    "checkpoints": ("CheckpointError", "load", "save_pretrained"),
+    "interventions": ("AblateExpert",),
+    "model": ("GPT_OSS_120B", "GPT_OSS_20B", "NANO", "Config", "HookedGptOss", "UnknownSite", "preset"),
+    "text": ("Chat", "Tokenizer"),
+}
+_FOLDER_OF = {name: folder for folder, names in _FOLDERS.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FOLDER_OF:
+        raise AttributeError(f"module 'workbench' has no attribute {name!r}; it has {', '.join(__all__)}")
+    value = getattr(import_module(f"workbench.{_FOLDER_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -1,0 +1,71 @@
+# make lab    install into .venv and open the first notebook       make test   run every test
+# Plain pip and GNU make 3.81 or newer. Nothing is installed outside .venv.
+
+VENV   := .venv
+PYTHON  = $(VENV)/bin/python
+PIP     = $(PYTHON) -m pip install --disable-pip-version-check -c constraints.txt
+RECIPE  = pyproject.toml constraints.txt
+
+.PHONY: help lab test check nano bench clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make lab     install into $(VENV) (first time: some minutes) and open JupyterLab at notebooks/00_start.ipynb"
+	@echo "make test    install what the tests need and run them all, the notebooks too"
+	@echo "make check   style, types and layers"
+	@echo "make nano    train data/nano again (CPU, up to 45 minutes)"
+	@echo "make bench   the measured comparisons in tests/bench"
+	@echo "make clean   remove $(VENV) and every cache"
+
+lab: $(VENV)/installed-lab
+	$(PYTHON) -m workbench lab $(ARGS)
+
+test: $(VENV)/installed-test
+	$(PYTHON) -m pytest --nbmake --nbmake-timeout=600 tests notebooks $(ARGS)
+
+check: $(VENV)/installed-check
+	$(PYTHON) -m ruff check
+	$(PYTHON) -m ruff format --check
+	$(PYTHON) -m basedpyright --pythonpath $(PYTHON)
+	$(VENV)/bin/lint-imports
+
+nano: $(VENV)/installed-lab
+	$(PYTHON) -m workbench.training $(ARGS)
+
+bench: $(VENV)/installed-test
+	@set -e; for script in tests/bench/*.py; do \
+	  [ -e "$$script" ] || { echo "tests/bench holds no comparison yet."; exit 0; }; \
+	  echo "$$script"; $(PYTHON) "$$script"; done
+
+clean:
+	rm -rf $(VENV) build dist .hypothesis .pytest_cache .ruff_cache .import_linter_cache
+	find workbench tests notebooks -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf
+
+# ---------------------------------------------------------------- the environment
+# A stamp for each set of packages: made again only when the recipe changes.
+
+$(VENV)/installed-lab: $(VENV)/bin/python $(RECIPE)
+	$(PIP) -e .
+	@touch $@
+
+$(VENV)/installed-test: $(VENV)/bin/python $(RECIPE)
+	$(PIP) -e '.[test]'
+	@touch $@ $(VENV)/installed-lab
+
+$(VENV)/installed-check: $(VENV)/bin/python $(RECIPE)
+	$(PIP) -e '.[test,dev]'
+	@touch $@ $(VENV)/installed-test $(VENV)/installed-lab
+
+# The first interpreter that runs and is new enough (a name on PATH may be a shim that does not).
+# `make lab BASE_PYTHON=/path/to/python3.12` picks another.
+BASE_PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
+	"$$p" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' >/dev/null 2>&1 \
+	&& { echo "$$p"; break; }; done)
+
+$(VENV)/bin/python:
+	@[ -n "$(BASE_PYTHON)" ] || { \
+	  echo "The workbench needs Python 3.11, 3.12 or 3.13 with its venv module, and none is on the PATH."; \
+	  echo "  Debian, Ubuntu:  sudo apt-get install python3 python3-venv"; \
+	  echo "  macOS:           brew install python@3.13      (or the installer from python.org)"; \
+	  echo "  elsewhere:       make lab BASE_PYTHON=/path/to/python3.13"; exit 1; }
+	"$(BASE_PYTHON)" -m venv $(VENV)

@@ -1,0 +1,183 @@
+"""The command line: `workbench lab` opens the notebooks, `workbench info` tells what a checkpoint holds.
+
+Thin on purpose: what it does is a call into a folder below, and nothing heavy is imported before it is needed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from workbench import __version__
+
+START = "00_start.ipynb"
+PACKAGE = Path(__file__).resolve().parent
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status is 0 when it worked, 1 (with one message on stderr) when it did not,
+    2 for a command that cannot be understood."""
+    commands = parser()
+    arguments = commands.parse_args(argv)
+    if arguments.command is None:
+        commands.print_help()
+        return 2
+    try:
+        return int(arguments.run(arguments))
+    except (OSError, ValueError) as error:
+        print(f"workbench: {error}", file=sys.stderr)
+        return 1
+
+
+def parser() -> argparse.ArgumentParser:
+    """Every command with its options."""
+    top = argparse.ArgumentParser(prog="workbench", description="An interpretability workbench for gpt-oss.")
+    top.add_argument("--version", action="version", version=f"workbench {__version__}")
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", dest="command")
+
+    lab = commands.add_parser("lab", help=f"open the notebooks in JupyterLab, at {START}")
+    lab.add_argument("--dir", type=Path, metavar="DIR", help="where your copies of the notebooks live")
+    lab.add_argument("--no-browser", action="store_true", help="print the address and open no browser")
+    lab.add_argument("--port", type=port, metavar="PORT", help="the port to serve on (default: the first free one)")
+    lab.set_defaults(run=run_lab)
+
+    info = commands.add_parser("info", help="what a checkpoint on disk holds: configuration, tensors, parameters")
+    info.add_argument("path", metavar="PATH", help="a folder with safetensors files and a config.json, or: nano")
+    info.set_defaults(run=run_info)
+    return top
+
+
+def run_lab(given: argparse.Namespace) -> int:
+    """`workbench lab`."""
+    return open_lab(given.dir, browser=not given.no_browser, port=given.port)
+
+
+def run_info(given: argparse.Namespace) -> int:
+    """`workbench info`."""
+    return show_info(given.path)
+
+
+def port(text: str) -> int:
+    """A TCP port from the command line."""
+    if text.isdecimal() and 0 < int(text) < 65536:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a port; give a whole number from 1 to 65535")
+
+
+# ---------------------------------------------------------------- lab
+
+
+def open_lab(folder: Path | None, *, browser: bool = True, port: int | None = None) -> int:
+    """Start JupyterLab on the notebooks and wait until it ends; its exit status."""
+    source = shipped("notebooks", "_notebooks")
+    if folder is None and source.parent != PACKAGE:
+        folder = source  # a checkout: work on its own notebooks
+    else:
+        folder = (folder or Path("workbench-notebooks")).expanduser().resolve()
+        for line in copy_notebooks(source, folder):
+            print(line)
+    print(f"Opening JupyterLab on {folder} ...", flush=True)
+    return wait(lab_command(folder, browser=browser, port=port))
+
+
+def shipped(in_checkout: str, in_wheel: str) -> Path:
+    """A folder that travels with the package: inside it in a wheel, beside it in a checkout."""
+    for place in (PACKAGE / in_wheel, PACKAGE.parent / in_checkout):
+        if place.is_dir():
+            return place
+    raise FileNotFoundError(
+        f"this installation has no {in_checkout!r}: looked for {PACKAGE / in_wheel} (an installed wheel) "
+        f"and {PACKAGE.parent / in_checkout} (a checkout); install the workbench again"
+    )
+
+
+def copy_notebooks(source: Path, folder: Path) -> list[str]:
+    """Copy what is missing, never touch what is there; one line for each file that says which."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines: list[str] = []
+    for original in sorted(path for path in source.rglob("*") if path.is_file()):
+        name = original.relative_to(source)
+        if any(part.startswith(".") for part in name.parts):
+            continue  # a checkout's own .ipynb_checkpoints
+        copy = folder / name
+        if not copy.exists():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(original, copy)
+            lines.append(f"copied     {name}")
+        elif copy.read_bytes() == original.read_bytes():
+            lines.append(f"unchanged  {name}")
+        else:
+            lines.append(f"kept yours {name} (it differs from the shipped one; rename it to get that)")
+    return lines
+
+
+def lab_command(folder: Path, *, browser: bool, port: int | None) -> list[str]:
+    """The command that serves `folder` with JupyterLab, offline, opened at the first notebook."""
+    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={folder}"]
+    command += [f"--LabApp.default_url=/lab/tree/{START}"]
+    # Nothing leaves the machine: no news, no question about news, no list of extensions.
+    command += ["--LabApp.news_url=None", "--LabApp.extension_manager=readonly"]
+    command += ["--LabApp.check_for_updates_class=jupyterlab.handlers.announcements.NeverCheckForUpdate"]
+    if not browser:
+        command.append("--no-browser")
+    if port is not None:
+        command.append(f"--ServerApp.port={port}")
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        command.append("--allow-root")  # containers run as root; the server listens on localhost and wants its token
+    return command
+
+
+def wait(command: Sequence[str]) -> int:
+    """Run a command to its end and hand back its exit status."""
+    # The kernel of this interpreter, also where the user has another one called python3.
+    environment = {**os.environ, "JUPYTER_PREFER_ENV_PATH": "1"}
+    process = subprocess.Popen(command, env=environment)
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            continue  # Ctrl-C reaches JupyterLab too, which asks before it stops
+
+
+# ---------------------------------------------------------------- info
+
+
+def show_info(path: str) -> int:
+    """Print what a checkpoint holds, read from its config.json and the headers of its files: no weights are loaded."""
+    from workbench.checkpoints.configs import read_config
+    from workbench.checkpoints.embedded import EMBEDDED
+    from workbench.checkpoints.resolve import resolve
+    from workbench.checkpoints.shards import Shards
+    from workbench.checkpoints.tables import check_tensors, evaluate, sizes_of
+
+    if path not in EMBEDDED and not Path(path).expanduser().is_dir():
+        raise ValueError(f"{path!r} is not a folder; give the folder of a checkpoint, or one of {', '.join(EMBEDDED)}")
+    folder, name = resolve(path)
+    config, table = read_config(folder, name)
+    shards = Shards(folder)
+    check_tensors(table, config, shards, folder / "config.json")
+
+    sizes = sizes_of(config)
+    # By stored name: the three parts of a fused tensor are counted once, packed numbers as numbers.
+    rows = table.expanded(config.n_layers)
+    shapes = {row.theirs: [evaluate(axis, sizes) for axis in row.shape.split()] for row in rows}
+    dtypes = Counter(shards.info(tensor).dtype for tensor in shards.names)
+    facts = {
+        "folder": str(folder),
+        "form": table.form,
+        "parameters": f"{sum(map(math.prod, shapes.values())):,}",
+        "tensors": f"{len(shards.names)} in {len({shards.path(tensor) for tensor in shards.names})} file(s): "
+        + ", ".join(f"{count} {dtype}" for dtype, count in sorted(dtypes.items())),
+        "bytes": f"{shards.n_bytes:,}",
+    }
+    for key, value in (facts | asdict(config)).items():
+        print(f"{key:18} {value}")
+    return 0
