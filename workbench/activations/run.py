@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens import ActivationCache
 
-from workbench.interventions import all_edits
+from workbench.interventions import all_edits, check_all
 from workbench.model import HookedGptOss
 from workbench.model.fingerprint import fingerprint
 from workbench.results import labelled
@@ -155,9 +155,9 @@ def run(
         UnknownSite: for a site that does not exist.
     """
     tokens, mask = model.as_batch(input, attention_mask)
-    for spec in interventions:
-        if hasattr(spec, "check"):
-            spec.check(model.config, tokens.shape[1])
+    interventions = tuple(interventions)
+    check_all(interventions, model.config, tokens.shape[1])
+    _refuse_rerouting_of_frozen_routes(interventions, routing)
     hooks = [*_freeze(model, tokens, routing, routing_from), *all_edits(interventions)]
     names = _kept_sites(model, sites)
     index_weights = "recompute" if routing == "frozen_set" else "keep"
@@ -174,7 +174,7 @@ def run(
         mask,
         logits,
         ActivationCache(cache, model),
-        tuple(interventions),
+        interventions,
         routing,
         name,
         flips,
@@ -211,9 +211,22 @@ def _freeze(model: HookedGptOss, tokens: Tensor, routing: Routing, source: Run |
             f"as many rows, and at "
             "least as many positions"
         )
+    for size in ("n_layers", "n_experts", "experts_per_token"):
+        there, here = getattr(source.model.config, size), getattr(model.config, size)
+        if there != here:
+            raise ValueError(f"routing_from ran on a model with {size}={there}, and this one has {here}")
     kinds = ["indices"] if routing == "frozen_set" else ["indices", "weights"]
     names = [f"blocks.{layer}.mlp.hook_expert_{kind}" for layer in range(model.config.n_layers) for kind in kinds]
     return [(site, _put(source[site][:, : tokens.shape[1]])) for site in names]
+
+
+def _refuse_rerouting_of_frozen_routes(interventions: Sequence[Any], routing: Routing) -> None:
+    for spec in interventions if routing != "live" else ():
+        if getattr(spec, "reroutes", False):
+            raise ValueError(
+                f"{spec} re-routes through the router's logits, and routing={routing!r} takes every token's experts "
+                "from another run, so it would do nothing; use policy 'zero' or 'renormalise', or routing='live'"
+            )
 
 
 def _put(values: Tensor) -> Callable:

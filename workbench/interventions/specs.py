@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from workbench.model import Config
 
@@ -24,6 +26,11 @@ class AblateExpert:
     policy: ExpertPolicy = "reroute"
     positions: tuple[int, ...] | None = None
 
+    @property
+    def reroutes(self) -> bool:
+        """Whether it acts on the router's logits, which a routing taken from another run would override."""
+        return self.policy == "reroute"
+
     def check(self, config: Config, n_pos: int) -> None:
         """Refuse what the model or the run does not have, before anything runs.
 
@@ -38,6 +45,27 @@ class AblateExpert:
             raise ValueError(f"{self}: every expert is always chosen, so there is none to re-route to; use 'zero'")
         for position in self.positions or ():
             _check_index(self, "position", position, n_pos)
+
+
+def check_all(specs: Iterable[Any], config: Config, n_pos: int) -> None:
+    """Refuse specs that the model or the run does not have, and re-routings that together leave too few experts.
+
+    Raises:
+        ValueError: naming the spec, what was given and what there is.
+    """
+    masked: dict[tuple[int, int], set[int]] = defaultdict(set)
+    for spec in specs:
+        if hasattr(spec, "check"):
+            spec.check(config, n_pos)
+        if isinstance(spec, AblateExpert) and spec.reroutes:
+            for position in range(n_pos) if spec.positions is None else spec.positions:
+                masked[spec.layer, position].add(spec.expert)
+    for (layer, position), experts in masked.items():
+        if (left := config.n_experts - len(experts)) < config.experts_per_token:
+            raise ValueError(
+                f"re-routing from experts {sorted(experts)} of layer {layer} leaves {left} at position {position}; "
+                f"a token needs {config.experts_per_token}. Ablate fewer, or use policy 'zero'"
+            )
 
 
 def _check_index(spec: object, what: str, value: int, size: int) -> None:

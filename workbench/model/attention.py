@@ -11,7 +11,7 @@ from transformer_lens.hook_points import HookPoint
 
 from workbench.model.config import Config
 from workbench.model.rope import cos_sin, rotate
-from workbench.model.state import Pass, listening
+from workbench.model.state import Pass, listening, shown_apart
 
 
 class Attention(nn.Module):
@@ -60,9 +60,9 @@ class Attention(nn.Module):
         """Queries and keys rotated to their positions, and values."""
         split = "batch pos (head d_head) -> batch pos head d_head"
         d_head = self.config.d_head
-        q = self.hook_q(rearrange(self.q(self.hook_q_in(x)), split, d_head=d_head))
-        k = self.hook_k(rearrange(self.k(self.hook_k_in(x)), split, d_head=d_head))
-        v = self.hook_v(rearrange(self.v(self.hook_v_in(x)), split, d_head=d_head))
+        q = self.hook_q(rearrange(self.q(shown_apart(self.hook_q_in, x)), split, d_head=d_head))
+        k = self.hook_k(rearrange(self.k(shown_apart(self.hook_k_in, x)), split, d_head=d_head))
+        v = self.hook_v(rearrange(self.v(shown_apart(self.hook_v_in, x)), split, d_head=d_head))
         cos, sin = cos_sin(self.config.rope, d_head, this.query_positions)
         return self.hook_rot_q(rotate(q, cos, sin)), self.hook_rot_k(rotate(k, cos, sin)), v
 
@@ -136,10 +136,16 @@ def softmax_with_sink(
 ) -> tuple[Float[Tensor, "batch head query_pos key_pos"], Float[Tensor, "batch query_pos head"]]:
     """Softmax over the keys and the sink's extra column → (pattern, mass of the sink); together each row is 1.
 
-    A query that sees no key (padding) gives everything to its sink, and no NaN.
+    A query that sees no key (padding) gives everything to its sink, and no NaN; without a sink either (an edit to −inf)
+    it gives nothing.
     """
     column = rearrange(sink_logit, "batch query_pos head -> batch head query_pos 1")
-    probabilities = torch.softmax(torch.cat((scores, column), dim=-1), dim=-1)
+    logits = torch.cat((scores, column), dim=-1)
+    if bool(torch.isneginf(column).any()):
+        blind = torch.isneginf(logits).all(-1, keepdim=True)
+        probabilities = torch.softmax(logits.masked_fill(blind, 0.0), dim=-1).masked_fill(blind, 0.0)
+    else:
+        probabilities = torch.softmax(logits, dim=-1)
     return probabilities[..., :-1], rearrange(probabilities[..., -1], "batch head query_pos -> batch query_pos head")
 
 

@@ -116,3 +116,16 @@ class LensMethods:
 
     def set_use_attn_result(self, use_attn_result: bool) -> None:
         """Nothing to switch: hook_result exists always and costs nothing until somebody listens."""
+
+    def set_use_split_qkv_input(self, use_split_qkv_input: bool) -> None:
+        """Refused: TransformerLens' direct path patching asks for hook_q_input, one stream a head before the norm.
+
+        Raises:
+            NotImplementedError: if switched on; the message says how to patch one path here.
+        """
+        if use_split_qkv_input:
+            raise NotImplementedError(
+                "this model has no hook_q_input (a copy of the residual stream for each head, before the norm), so "
+                "TransformerLens' get_act_patch_direct_path cannot run on it. To patch the path into one head, edit "
+                "blocks.N.attn.hook_q at that head: put blocks[N].ln1(resid_pre + change) @ W_Q[head] + b_Q[head] there"
+            )

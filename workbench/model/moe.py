@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
 from workbench.model.config import Config
-from workbench.model.state import IndexWeights, Pass, listening
+from workbench.model.state import IndexWeights, Pass, listening, shown_apart
 
 
 @dataclass(frozen=True)
@@ -104,9 +104,9 @@ class MoE(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch pos d_model"], this: Pass) -> Float[Tensor, "batch pos d_model"]:
         """What the layer adds to the residual stream, from the normalised stream x."""
-        router_logits = self.hook_router_logits(self.router(self.hook_router_in(x)))
+        router_logits = self.hook_router_logits(self.router(shown_apart(self.hook_router_in, x)))
         indices, weights = self.route(router_logits, this.index_weights)
-        written = self.expert_outputs(self.hook_expert_in(x), indices)
+        written = self.expert_outputs(shown_apart(self.hook_expert_in, x), indices)
         return einsum(written, weights, "batch pos slot d_model, batch pos slot -> batch pos d_model")
 
     def route(
@@ -142,7 +142,8 @@ class MoE(nn.Module):
 
     def _checked(self, indices: Tensor, before: Tensor) -> Int[Tensor, "batch pos slot"]:
         name = self.hook_expert_indices.name
-        if indices.shape != before.shape or indices.is_floating_point():
+        whole = not (indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool)
+        if indices.shape != before.shape or not whole:
             raise ValueError(
                 f"{name}: the edit returned {indices.dtype} {tuple(indices.shape)}; expected whole numbers of shape "
                 f"{tuple(before.shape)} [batch pos slot]"
@@ -181,8 +182,9 @@ def grouped_linear(
     """Each run of ``counts[e]`` rows times expert e's matrix. Experts without rows are not touched."""
     # unbind once: indexing weight[e] would make backward fill a gradient of all experts for each of them.
     weights, biases = weight.unbind(0), bias.unbind(0)
+    # The bias is added to the rounded product, as in both references: fused, bfloat16 would round once less than they do.
     parts = [
-        F.linear(part, weights[expert], biases[expert])
+        F.linear(part, weights[expert]) + biases[expert]
         for expert, part in enumerate(rows.split(counts))
         if part.shape[0]
     ]

@@ -19,12 +19,13 @@ def inverse_frequencies(rope: Rope, d_head: int) -> Float[Tensor, " half"]:
         float32, the first pair the fastest; half = d_head / 2.
     """
     half = d_head // 2
-    plain = 1.0 / rope.theta ** (torch.arange(0, d_head, 2, dtype=torch.float32) / d_head)
+    radian = rope.theta ** (torch.arange(0, d_head, 2, dtype=torch.float32) / d_head)  # positions that turn by 1
     if not rope.factor > 1:
-        return plain
+        return 1.0 / radian
     low, high = rope.corners(d_head)
-    interpolated_share = ((torch.arange(half, dtype=torch.float32) - low) / (high - low)).clamp(0, 1)
-    return plain / rope.factor * interpolated_share + plain * (1 - interpolated_share)
+    # In the references' order of operations: far out, the last bit of a frequency is a visible angle.
+    kept = 1 - ((torch.arange(half, dtype=torch.float32) - low) / (high - low)).clamp(0, 1)
+    return 1.0 / (rope.factor * radian) * (1 - kept) + 1.0 / radian * kept
 
 
 def cos_sin(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -16,6 +16,11 @@ IndexWeights = Literal["keep", "recompute"]
 def listening(*points: HookPoint) -> bool:
     """Whether any of these sites has a hook, forward or backward. What nobody reads is not materialised."""
     return any(point._forward_hooks or point._backward_hooks or point._forward_pre_hooks for point in points)
+
+
+def shown_apart(point: HookPoint, x: Tensor) -> Tensor:
+    """Run a site on x, which others read too: a listener gets a copy, so that an edit in place stays at this site."""
+    return point(x.clone()) if listening(point) else point(x)
 
 
 @dataclass
@@ -53,6 +58,14 @@ class KeyValueCache:
 
     layers: list[LayerCache]
     mask: Bool[Tensor, "batch key_pos"] | None = None
+
+    def snapshot(self) -> KeyValueCache:
+        """What is in it now, to go back to; a pass replaces tensors and writes into none, so nothing is copied."""
+        return KeyValueCache([replace(layer) for layer in self.layers], self.mask)
+
+    def restore(self, snapshot: KeyValueCache) -> None:
+        """Go back to a snapshot, as after a pass that a hook's error or an interrupt ended half-way."""
+        self.layers, self.mask = [replace(layer) for layer in snapshot.layers], snapshot.mask
 
     @property
     def n_tokens(self) -> int:

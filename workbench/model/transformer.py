@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +23,7 @@ from workbench.model.lens import LensMethods
 from workbench.model.moe import MoE
 from workbench.model.norm import RMSNorm
 from workbench.model.sites import Sites, position_axis
-from workbench.model.state import IndexWeights, KeyValueCache, LayerCache, Pass, begin_pass
+from workbench.model.state import IndexWeights, KeyValueCache, LayerCache, Pass, begin_pass, shown_apart
 from workbench.model.text_methods import TextMethods
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Block(nn.Module):
         self.hook_attn_out, self.hook_mlp_out = HookPoint(), HookPoint()
 
     def forward(self, resid: Float[Tensor, "batch pos d_model"], this: Pass) -> Float[Tensor, "batch pos d_model"]:
-        resid_pre = self.hook_resid_pre(resid)
+        resid_pre = shown_apart(self.hook_resid_pre, resid)
         resid_mid = self.hook_resid_mid(resid_pre + self.hook_attn_out(self.attn(self.ln1(resid_pre), this)))
         return self.hook_resid_post(resid_mid + self.hook_mlp_out(self.mlp(self.ln2(resid_mid), this)))
 
@@ -128,12 +128,20 @@ class HookedGptOss(LensMethods, TextMethods, HookedRootModule):
         """
         if return_type not in RETURN_TYPES:
             raise ValueError(f"return_type={return_type!r}: expected one of {RETURN_TYPES}")
+        if index_weights not in get_args(IndexWeights):
+            raise ValueError(f"index_weights={index_weights!r}: expected one of {get_args(IndexWeights)}")
         tokens, mask = self.as_batch(input, attention_mask)
         with self._lock:
+            before = past_kv_cache.snapshot() if past_kv_cache is not None else None
             this = begin_pass((tokens.shape[0], tokens.shape[1]), tokens.device, mask, past_kv_cache, index_weights)
             self.positions = this.query_positions
             try:
                 logits = self._stream(tokens, this, return_type is not None)
+            except BaseException:
+                # Half a pass would leave the first layers a token ahead of the others.
+                if past_kv_cache is not None and before is not None:
+                    past_kv_cache.restore(before)
+                raise
             finally:
                 self.positions = None
         if logits is None or return_type is None:
@@ -166,7 +174,10 @@ class HookedGptOss(LensMethods, TextMethods, HookedRootModule):
 
         Raises:
             UnknownSite: for a names_filter that names no site or matches none (TransformerLens gives an empty cache).
+            ValueError: for remove_batch_dim with several rows.
         """
+        if remove_batch_dim and model_args and (rows := self.as_batch(model_args[0])[0].shape[0]) != 1:
+            raise ValueError(f"remove_batch_dim=True needs a single row, and there are {rows}; leave it out")
         output, cache = super().run_with_cache(*model_args, remove_batch_dim=remove_batch_dim, **kwargs)
         if not return_cache_object:
             return output, cache
@@ -197,6 +208,18 @@ class HookedGptOss(LensMethods, TextMethods, HookedRootModule):
         backward = [(name, partial(save, suffix="_grad")) for name in names if not self.sites[name].is_integer]
         return cache, forward, backward if incl_bwd else []
 
+    def add_caching_hooks(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """Put :meth:`get_caching_hooks` on until ``reset_hooks``; the dict returned fills at each run.
+
+        Raises:
+            UnknownSite: for a names_filter that names no site or matches none (TransformerLens stays silent).
+        """
+        cache, forward, backward = self.get_caching_hooks(*args, **kwargs)
+        for direction, hooks in (("fwd", forward), ("bwd", backward)):
+            for name, hook in hooks:
+                self.add_hook(name, hook, dir=direction)
+        return cache
+
     @contextmanager
     def hooks(
         self,
@@ -225,6 +248,11 @@ class HookedGptOss(LensMethods, TextMethods, HookedRootModule):
         with self._lock:
             super().add_hook(name, hook, *args, **kwargs)
 
+    def reset_hooks(self, *args: Any, **kwargs: Any) -> None:
+        """Take hooks off, as in TransformerLens; waits for a run of another thread, whose hooks it would take too."""
+        with self._lock:
+            super().reset_hooks(*args, **kwargs)
+
     def __getstate__(self) -> dict[str, Any]:
         # A lock can be neither copied nor pickled.
         return {key: value for key, value in self.__dict__.items() if key != "_lock"}
@@ -248,9 +276,14 @@ def _returned(
     if return_type == "logits":
         return logits
     if return_type == "logprobs":
-        return logits.float().log_softmax(-1)
+        return at_least_float32(logits).log_softmax(-1)
     loss = next_token_loss(logits, tokens, mask, loss_per_token)
     return loss if return_type == "loss" else (logits, loss)
+
+
+def at_least_float32(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """float32 for the half-precision types, unchanged otherwise."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def next_token_loss(
@@ -260,7 +293,7 @@ def next_token_loss(
     per_token: bool = False,
 ) -> Float[Tensor, ""] | Float[Tensor, "batch pos_minus_1"]:
     """Cross-entropy in nats of each token given those before it, over pairs of real tokens."""
-    losses = F.cross_entropy(logits[:, :-1].float().transpose(1, 2), tokens[:, 1:], reduction="none")
+    losses = F.cross_entropy(at_least_float32(logits[:, :-1]).transpose(1, 2), tokens[:, 1:], reduction="none")
     real = torch.ones_like(losses) if mask is None else (mask[:, 1:] & mask[:, :-1]).to(losses.dtype)
     losses = losses * real
     return losses if per_token else losses.sum() / real.sum()

@@ -1,0 +1,81 @@
+"""Scores that say what each head does, on text where only one thing can be right: random tokens, said twice."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from workbench.activations import run
+from workbench.experiments.rows import numpy, provenance, quantity
+from workbench.model import HookedGptOss
+
+KINDS = ("previous_token", "duplicate_token", "induction")
+
+
+def head_scores(model: HookedGptOss, length: int = 32, n_rows: int = 4, seed: int = 0) -> xr.Dataset:
+    """How much each head attends as a previous-token, duplicate-token or induction head does.
+
+    The text is ``length`` random tokens said twice. A score is the mean attention A[t, t − offset]: offset 1 over all
+    tokens (previous token); over the second half ``length`` (the same token before) and ``length`` − 1 (the token after
+    the same token before, which is the one to predict: induction, arXiv 2209.11895).
+
+    Returns:
+        score (kind, layer, head), of all attention; score_without_sink, of what the sink leaves; both NaN where the
+        layer's window does not reach that far. sink (layer, head), the mean attention left on the sink.
+
+    Raises:
+        ValueError: for a length below 2, or no rows.
+    """
+    if length < 2 or n_rows < 1:
+        raise ValueError(f"length={length}, n_rows={n_rows}: expected at least 2 tokens and 1 row")
+    tokens = _said_twice(model, length, n_rows, seed)
+    done = run(model, tokens, sites=lambda name: name.endswith(("hook_pattern", "hook_sink")))
+    by_layer = [_scores(done, layer, length) for layer in range(model.config.n_layers)]
+    score, without_sink, sink = (
+        np.stack([numpy(part) for part in parts], axis=-2) for parts in zip(*by_layer, strict=True)
+    )
+    dims = ("kind", "layer", "head")
+    variables = {
+        "score": (dims, score, quantity("mean attention at the kind's offset")),
+        "score_without_sink": (dims, without_sink, quantity("the same, of what the sink leaves")),
+        "sink": (dims[1:], sink, quantity("mean attention left on the sink")),
+    }
+    coords = {"kind": list(KINDS), "layer": np.arange(score.shape[1]), "head": np.arange(score.shape[2])}
+    about = {"length": length, "n_rows": n_rows, "seed": seed}
+    return xr.Dataset(variables, coords, provenance(done, "head_scores", **about))
+
+
+def _said_twice(model: HookedGptOss, length: int, n_rows: int, seed: int) -> Int[Tensor, "batch pos"]:
+    special = set() if model.tokenizer is None else set(model.tokenizer.special.values())
+    last = model.config.d_vocab if model.tokenizer is None else model.tokenizer.vocab_size
+    ordinary = torch.tensor([i for i in range(last) if i not in special])
+    generator = torch.Generator().manual_seed(seed)
+    once = ordinary[torch.randint(len(ordinary), (n_rows, length), generator=generator)]
+    return torch.cat((once, once), dim=1)
+
+
+def _scores(
+    done, layer: int, length: int
+) -> tuple[Float[Tensor, "kind head"], Float[Tensor, "kind head"], Float[Tensor, " head"]]:
+    pattern = done[f"blocks.{layer}.attn.hook_pattern"].float()
+    sink = done[f"blocks.{layer}.attn.hook_sink"].float().transpose(1, 2)
+    left = 1 - sink[..., None]
+    # Where the sink has everything there is no attention to share out: that query says nothing, so it is left out.
+    shared = (pattern / left).masked_fill(left < 1e-6, float("nan"))
+    window = done.model.config.window(layer)
+    offsets = [(1, 1), (length, length), (length - 1, length)]  # how far back, from which query on
+    score = torch.stack([_at_offset(pattern, *offset, window) for offset in offsets])
+    without_sink = torch.stack([_at_offset(shared, *offset, window) for offset in offsets])
+    return score, without_sink, sink.mean((0, 2))
+
+
+def _at_offset(
+    pattern: Float[Tensor, "batch head query_pos key_pos"], offset: int, first_query: int, window: int | None
+) -> Float[Tensor, " head"]:
+    if window is not None and offset >= window:
+        return torch.full(pattern.shape[1:2], float("nan"), device=pattern.device)
+    diagonal = pattern.diagonal(-offset, dim1=-2, dim2=-1)  # element i is the query i + offset
+    return diagonal[..., first_query - offset :].nanmean((0, 2))

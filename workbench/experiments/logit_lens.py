@@ -1,0 +1,114 @@
+"""Logit lens: what each layer's residual stream would say if the model stopped there (nostalgebraist, 2020)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from workbench.activations import Run
+from workbench.experiments.rows import numpy, provenance, quantity, real_columns, row_coords
+from workbench.model import HookedGptOss
+
+EMBEDDING = -1  # the layer coordinate of the stream before any layer
+_CHUNK = 128  # positions unembedded at once: 128 × 201,088 float32 logits are 103 MB
+
+
+def logit_lens(run: Run, row: int = 0, target: int | str | None = None, top_k: int = 5) -> xr.Dataset:
+    """Read every layer's residual stream through the final norm and the unembedding.
+
+    Args:
+        run: with hook_embed and every hook_resid_post kept, as a plain ``wb.run`` does.
+        target: the token whose probability and rank are followed: an id, the text of a single token, or None for
+            the one that the model predicts in the end at each position.
+        top_k: how many of the likeliest tokens to keep.
+
+    Returns:
+        ``layer`` runs from −1, the embedding, to the last; its logits are the run's own. ``rank`` counts from 1.
+        top_token, top_id, top_probability (pos, layer, rank); target_probability, target_rank, entropy (nats), kl
+        (pos, layer), the last KL(final ‖ this layer) in nats; target_id and target_token (pos).
+
+    Raises:
+        ValueError: for a row, target or top_k that is not there.
+        KeyError: if the run did not keep a residual stream; the message says how to.
+    """
+    model, columns = run.model, real_columns(run, row)
+    if not 1 <= top_k <= model.config.d_vocab:
+        raise ValueError(f"top_k={top_k}: expected 1 to d_vocab={model.config.d_vocab}")
+    final = run.logits[row, columns]
+    targets = _targets(model, target, final)
+    by_layer = [_read(logits, final, targets, top_k) for logits in _lens_logits(run, row, columns)]
+    read = {name: np.stack([numpy(layer[name]) for layer in by_layer], axis=1) for name in by_layer[0]}
+    layers = np.arange(EMBEDDING, model.config.n_layers)
+    stages = ["embedding", *(f"layer {layer}" for layer in layers[1:])]
+    coords = row_coords(run, row) | {"layer": layers, "stage": ("layer", stages), "rank": np.arange(1, top_k + 1)}
+    variables = {name: (_MEANING[name][0], values, quantity(*_MEANING[name][1:])) for name, values in read.items()}
+    variables["top_token"] = (("pos", "layer", "rank"), _texts(model, read["top_id"]), quantity("likeliest tokens"))
+    variables["target_id"] = ("pos", numpy(targets), quantity("token that is followed"))
+    variables["target_token"] = ("pos", _texts(model, numpy(targets)), quantity("token that is followed"))
+    followed = "the final prediction" if target is None else str(target)
+    return xr.Dataset(variables, coords, provenance(run, "logit_lens", row, target=followed))
+
+
+_MEANING = {
+    "top_id": (("pos", "layer", "rank"), "likeliest tokens"),
+    "top_probability": (("pos", "layer", "rank"), "probability"),
+    "target_probability": (("pos", "layer"), "probability of the target"),
+    "target_rank": (("pos", "layer"), "rank of the target, 1 the likeliest"),
+    "entropy": (("pos", "layer"), "entropy of the next-token distribution", "nats"),
+    "kl": (("pos", "layer"), "KL(final ‖ this layer)", "nats"),
+}
+
+
+def _targets(model: HookedGptOss, target: int | str | None, final: Float[Tensor, "pos d_vocab"]) -> Int[Tensor, " pos"]:
+    if target is None:
+        return final.argmax(-1)
+    token = model.to_single_token(target) if isinstance(target, str) else int(target)
+    if not 0 <= token < model.config.d_vocab:
+        raise ValueError(f"target={target}: expected a token id from 0 to {model.config.d_vocab - 1}")
+    return torch.full(final.shape[:1], token, device=final.device)
+
+
+@torch.no_grad()
+def _lens_logits(run: Run, row: int, columns: Int[Tensor, " pos"]) -> Iterator[Float[Tensor, "pos d_vocab"]]:
+    """The logits of one row's stream after the embedding and after each layer.
+
+    Holding hooks() keeps another thread's edits out: the final norm has sites of its own.
+    """
+    model = run.model
+    streams = ["hook_embed", *(f"blocks.{layer}.hook_resid_post" for layer in range(model.config.n_layers))]
+    for site in streams:
+        resid = run[site][row, columns]
+        with model.hooks():
+            # With a batch axis, as the sites of the final norm have one.
+            parts = [model.unembed(model.ln_final(part[None]))[0] for part in resid.split(_CHUNK)]
+        yield torch.cat(parts)
+
+
+@torch.no_grad()
+def _read(
+    logits: Float[Tensor, "pos d_vocab"],
+    final: Float[Tensor, "pos d_vocab"],
+    targets: Int[Tensor, " pos"],
+    top_k: int,
+) -> dict[str, Tensor]:
+    logprobs, expected = logits.float().log_softmax(-1), final.float().log_softmax(-1)
+    top, of_target = logprobs.topk(top_k, dim=-1), logprobs.gather(-1, targets[:, None])
+    return {
+        "top_id": top.indices,
+        "top_probability": top.values.exp(),
+        "target_probability": of_target[:, 0].exp(),
+        "target_rank": (logprobs > of_target).sum(-1) + 1,
+        "entropy": -(logprobs.exp() * logprobs).sum(-1),
+        "kl": (expected.exp() * (expected - logprobs)).sum(-1).clamp(min=0),
+    }
+
+
+def _texts(model: HookedGptOss, ids: np.ndarray) -> np.ndarray:
+    flat = ids.reshape(-1).tolist()
+    texts = [str(i) for i in flat] if model.tokenizer is None else model.tokenizer.str_tokens(flat)
+    return np.array(texts, dtype=str).reshape(ids.shape)

@@ -1,0 +1,1 @@
+"""The microworld corpora, the trainer of the embedded model nano, and its scorecard."""

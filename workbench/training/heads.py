@@ -1,0 +1,27 @@
+"""Which heads look one token back, and which at what followed the last time."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from workbench.model import HookedGptOss
+
+
+@dataclass(frozen=True)
+class HeadScores:
+    """Mean attention over the second telling of repeated random tokens, raw: what goes to the sink counts as lost."""
+
+    previous: Float[Tensor, "layer head"]
+    induction: Float[Tensor, "layer head"]
+
+
+@torch.no_grad()
+def head_scores(model: HookedGptOss, tokens: Int[Tensor, "batch pos"]) -> HeadScores:
+    """``tokens``: rows of n random tokens, twice. Previous: A[t, t−1]. Induction: A[t, t−n+1]."""
+    n = tokens.shape[1] // 2
+    _, cache = model.run_with_cache(tokens, names_filter=lambda name: name.endswith("hook_pattern"))
+    patterns = torch.stack([cache[f"blocks.{i}.attn.hook_pattern"] for i in range(model.config.n_layers)])
+    at_offset = (patterns.diagonal(-offset, dim1=-2, dim2=-1)[..., -n:] for offset in (1, n - 1))
+    return HeadScores(*(attention.mean((1, 3)) for attention in at_offset))
