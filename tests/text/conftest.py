@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from types import ModuleType
@@ -85,9 +84,3 @@ def tokenizer(checkpoint: str, request: pytest.FixtureRequest) -> Tokenizer:
 @pytest.fixture
 def reference(checkpoint: str, transformers_tokenizers: dict[str, Any]) -> Any:
     return transformers_tokenizers[checkpoint]
-
-
-@pytest.fixture(scope="session")
-def spelled(gpt_oss: Tokenizer) -> Callable[[str], list[int]]:
-    """Token ids of a text in which special tokens are spelled out."""
-    return gpt_oss.encode

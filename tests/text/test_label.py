@@ -125,6 +125,10 @@ ODD: dict[str, tuple[str, list[tuple[str, int, str, str]]]] = {
         "<|start|>user<|message|>Hi<|end|><|channel|>final<|message|>Yes",
         [*USER, ("final", 1, "assistant/final", "header"), ("Yes", 1, "assistant/final", "body")],
     ),
+    "a tool of another name": (
+        "<|start|>wiki.search to=assistant<|message|>Hi<|end|>",
+        [("wiki.search to=assistant", 0, "tool", "header"), ("Hi", 0, "tool", "body")],
+    ),
     "an unknown role": ("<|start|>nobody<|message|>Hi<|end|>", [("nobody", 0, "", "header"), ("Hi", 0, "", "body")]),
     "an unknown channel": (
         "<|start|>assistant<|channel|>dreams<|message|>Hi<|end|>",

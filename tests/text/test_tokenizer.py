@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import pickle
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, normalizers
 
-from tests.fetch import gpt_oss_directory
+from tests.fetch import gpt_oss_directory, harmony_vocabulary_directory
 from tests.text.samples import MULTILINGUAL
 from workbench.text import Tokenizer
 
@@ -64,6 +65,14 @@ def test_any_text_survives_encoding_and_its_tokens_bytes_are_its_bytes(nano: Tok
     ids = nano.encode(text)
     assert nano.decode(ids) == text
     assert b"".join(map(nano.token_bytes, ids)) == text.encode("utf-8")
+
+
+def test_every_gpt_oss_token_has_the_bytes_of_openais_own_vocabulary_file(gpt_oss: Tokenizer):
+    lines = (harmony_vocabulary_directory() / "o200k_base.tiktoken").read_text().splitlines()
+    assert len(lines) == 199_998
+    for line in lines:
+        data, rank = line.split()
+        assert gpt_oss.token_bytes(int(rank)) == base64.b64decode(data)
 
 
 def test_the_bytes_of_gpt_oss_tokens_join_to_the_text(gpt_oss: Tokenizer):

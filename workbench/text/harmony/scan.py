@@ -36,10 +36,10 @@ class Draft:
     def piece(self, special: str) -> None:
         """Begin the piece that a marker announces. One that already began makes the marker a stray."""
         name = {CHANNEL: "channel", CONSTRAIN: "content_type", MESSAGE: "body"}[special]
-        if getattr(self, name) is not None:
-            self.stray = self.stray or special
-            return
         self.current = list[int]()
+        if getattr(self, name) is not None:
+            self.stray = self.stray or special  # the first one counts; the words after this one are nobody's
+            return
         setattr(self, name, self.current)
 
     def read(self, tokenizer: Tokenizer) -> Header:
