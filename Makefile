@@ -6,7 +6,7 @@ PYTHON  = $(VENV)/bin/python
 PIP     = $(PYTHON) -m pip install --disable-pip-version-check -c constraints.txt
 RECIPE  = pyproject.toml constraints.txt
 
-.PHONY: help lab test check nano bench clean
+.PHONY: help lab test check nano notebooks bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -14,6 +14,7 @@ help:
 	@echo "make test    install what the tests need and run them all, the notebooks too"
 	@echo "make check   style, types and layers"
 	@echo "make nano    train data/nano again (CPU, up to 45 minutes)"
+	@echo "make notebooks  run the notebooks and store them with their pictures (needs Chromium or Chrome)"
 	@echo "make bench   the measured comparisons in tests/bench"
 	@echo "make clean   remove $(VENV) and every cache"
 
@@ -31,6 +32,9 @@ check: $(VENV)/installed-check
 
 nano: $(VENV)/installed-lab
 	$(PYTHON) -m workbench.training $(ARGS)
+
+notebooks: $(VENV)/installed-check
+	$(PYTHON) -m workbench.figures.static notebooks/*.ipynb
 
 bench: $(VENV)/installed-test
 	@set -e; for script in tests/bench/*.py; do \

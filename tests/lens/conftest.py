@@ -7,10 +7,26 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from workbench.model import NANO, HookedGptOss, random_weights
+from workbench.model import Config, HookedGptOss, Rope, random_weights
 
-SMALL = NANO.with_(
-    n_layers=3, d_model=32, n_heads=4, n_key_value_heads=2, d_mlp=24, n_experts=6, d_vocab=61, sliding_window=5
+SMALL = Config(
+    name="small",
+    n_layers=3,
+    d_model=32,
+    n_heads=4,
+    n_key_value_heads=2,
+    d_head=16,
+    d_mlp=24,
+    n_experts=6,
+    experts_per_token=2,
+    d_vocab=61,
+    n_ctx=512,
+    sliding_window=5,
+    rope=Rope(theta=10_000.0, factor=16.0, original_context=256),
+    dtype="float32",
+    bos_token_id=None,
+    pad_token_id=0,
+    eos_token_ids=(),
 )
 
 

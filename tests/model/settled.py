@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor
 
 from tests.golden.routes import margins
 from tests.golden.shapes import random_model, random_shape, random_tokens
-from workbench.model import Config, HookedGptOss
+from workbench.model import HookedGptOss
 
 NEAR_TIE = 1e-3  # of logits and of router logits of order 1
 LENGTHS = (11, 4, 8)
+ROUTERS = [f"blocks.{layer}.mlp.hook_router_logits" for layer in range(3)]
 
 
 class Settled:
@@ -19,19 +22,20 @@ class Settled:
     Tokens are the likeliest and experts the strongest by a clear margin, so every right implementation gives these.
     """
 
-    def __init__(self, seed: int, n_new: int) -> None:
+    def __init__(self, seed: int, n_new: int, edits: Sequence[tuple[str, Callable]]) -> None:
         self.config = random_shape(seed, n_layers=3, sliding_window=5)
         self.model = random_model(self.config, seed)
         self.prompts = [random_tokens(self.config, seed + n, n) for n in LENGTHS]
-        self.n_new = n_new
+        self.n_new, self.edits = n_new, list(edits)
         self.least = float("inf")
         self.continuations = torch.stack([self._continued(prompt) for prompt in self.prompts])
 
     def _continued(self, prompt: Tensor) -> Tensor:
-        """By definition: the whole text again for each token, no cache."""
+        """By definition: the whole text again for each token, no cache, with the edits on."""
         tokens = prompt
         for _ in range(self.n_new):
-            logits, cache = self.model.run_with_cache(tokens, names_filter=lambda name: name.endswith("router_logits"))
+            with self.model.hooks(fwd_hooks=self.edits):
+                logits, cache = self.model.run_with_cache(tokens, names_filter=ROUTERS)
             routers = torch.cat(list(dict(cache).values()))
             best = logits[0, -1].topk(2).values
             least = margins(routers, self.config.experts_per_token).min()
@@ -49,11 +53,11 @@ class Settled:
         return tokens, mask.bool()
 
 
-def settled(seed: int, n_new: int = 12) -> Settled:
-    """The first settled case from this seed on."""
+def settled(seed: int, n_new: int = 12, edits: Sequence[tuple[str, Callable]] = ()) -> Settled:
+    """The first settled case from this seed on; its continuations are made with the edits (forward hooks) on."""
     with torch.no_grad():
         for attempt in range(200):
-            case = Settled(seed + attempt, n_new)
+            case = Settled(seed + attempt, n_new, edits)
             if case.least > NEAR_TIE:
                 return case
     raise AssertionError(f"no settled case, seed {seed}")
@@ -61,10 +65,8 @@ def settled(seed: int, n_new: int = 12) -> Settled:
 
 def clockwork(following: dict[int, int], d_vocab: int, **shape) -> HookedGptOss:
     """A model that says following[t] after token t, whatever came before: for tests of what happens around it."""
-    config = Config(
-        n_layers=1, d_model=d_vocab, n_heads=1, n_key_value_heads=1, d_head=16, d_mlp=8, n_experts=2, d_vocab=d_vocab,
-        experts_per_token=1, sliding_window=4, n_ctx=4096, rope=random_shape(0, d_head=16).rope, dtype="float32", **shape,
-    )  # fmt: skip
+    sizes = {"n_layers": 1, "d_model": d_vocab, "n_heads": 1, "n_key_value_heads": 1, "d_mlp": 8, "n_experts": 2}
+    config = random_shape(0, experts_per_token=1, d_vocab=d_vocab, **sizes, **shape)
     model = HookedGptOss(config)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

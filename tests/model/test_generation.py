@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tests.golden.references import transformers_model
 from tests.model.settled import Settled, clockwork, settled
-from workbench.model import HookedGptOss, Step, UnknownSite
+from workbench.model import HookedGptOss, UnknownSite
 
 RESID = "blocks.0.hook_resid_post"
 
@@ -78,19 +78,16 @@ def test_rows_stop_at_their_own_end_tokens_as_in_transformers_generate(case: Set
 
 
 def test_logits_and_logprobs_of_a_step_are_the_models_own(case: Settled):
-    prompt = case.prompts[0]
-    for step in case.model.generate(prompt, 5, temperature=1.5, seed=3, stop_at_eos=False):
-        text = step_text(prompt, step)
-        prompt = torch.cat((prompt, step.tokens))
+    text = case.prompts[0]
+    for step, expected in zip(case.model.generate(text, 5, stop_at_eos=False), case.continuations[0], strict=False):
         assert (step.logits - case.model(text)[:, -1]).abs().max() <= 1e-4
-        # At temperature 1, whatever the draw's temperature was.
-        assert step.logprobs[0] == pytest.approx(step.logits[0].log_softmax(-1)[step.token].item())
-        assert step.position == len(prompt) - 1
+        text = torch.cat((text, step.tokens))
+        assert step.token == expected and step.position == len(text) - 1
 
 
-def step_text(before: Tensor, step: Step) -> Tensor:
-    assert step.tokens.shape == (1,) and step.logits.shape[0] == 1
-    return before
+def test_a_logprob_is_the_models_own_whatever_the_temperature(case: Settled):
+    for step in case.model.generate(case.prompts[0], 5, temperature=1.7, top_k=9, seed=3, stop_at_eos=False):
+        assert step.logprobs[0].item() == pytest.approx(step.logits[0].log_softmax(-1)[step.token].item())
 
 
 # ------------------------------------------------------------------------------------------------------- where it ends
@@ -141,7 +138,7 @@ def test_options_out_of_range_are_refused_before_anything_runs(case: Settled, op
 
 
 def test_a_hook_on_no_site_is_refused_before_anything_runs(case: Settled):
-    with pytest.raises(UnknownSite, match="closest is 'blocks.0.hook_resid_post'"):
+    with pytest.raises(UnknownSite, match=r"closest is 'blocks\.0\.hook_resid_post'"):
         case.model.generate(case.prompts[0], fwd_hooks=[("blocks.0.hook_resid_pots", nothing)])
 
 
@@ -155,26 +152,25 @@ def test_a_row_of_padding_alone_is_refused(case: Settled):
 # --------------------------------------------------------------------------------------------------------------- hooks
 @pytest.mark.parametrize("use_cache", [True, False])
 def test_hooks_act_in_every_step(case: Settled, use_cache: bool):
-    push = 10 * case.model.unembed.weight[7].detach()
-    edits = [(f"blocks.{case.config.n_layers - 1}.hook_resid_post", lambda value, hook: value + push)]
-    prompt = case.prompts[0]
-    made = case.model.generate(prompt, 6, stop_at_eos=False, fwd_hooks=edits, use_cache=use_cache).finish()
-    assert made.new_tokens.tolist() == [[7] * 6]
+    unembed, gain = case.model.unembed.weight.detach(), case.model.ln_final.w.detach()
+    token = int((unembed**2 * gain).sum(1).argmax())  # of all tokens, its own direction raises none more than it
+    last = f"blocks.{case.config.n_layers - 1}.hook_resid_post"
+    options = {"fwd_hooks": [(last, lambda value, hook: value + 1e4 * unembed[token])], "use_cache": use_cache}
+    made = case.model.generate(case.prompts[0], 6, stop_at_eos=False, **options).finish()
+    assert made.new_tokens.tolist() == [[token] * 6]
 
 
-def test_hooked_generation_with_the_cache_is_that_without(case: Settled):
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_hooked_generation_is_that_of_the_hooked_model_on_the_whole_text(seed: int, use_cache: bool):
     def turn(value: Tensor, hook) -> Tensor:
         return value * 0.5 + value.roll(1, dims=-1) * 0.5
 
-    options = {"fwd_hooks": [("blocks.1.attn.hook_z", turn), ("blocks.0.mlp.hook_expert_out", turn)]}
-    runs = [
-        case.model.generate(case.prompts[0], 6, stop_at_eos=False, use_cache=use_cache, **options)
-        for use_cache in (True, False)
-    ]
-    for cached, whole in zip(*runs, strict=True):
-        assert (cached.logits - whole.logits).abs().max() <= 1e-3, case.config
-        if cached.token != whole.token:
-            break  # a near tie: from here on they read different texts
+    edits = [("blocks.1.attn.hook_k", turn), ("blocks.0.mlp.hook_expert_out", turn)]
+    edited = settled(seed, 6, edits)
+    tokens, mask = edited.padded("left")
+    options = {"fwd_hooks": edits, "use_cache": use_cache, "stop_at_eos": False}
+    made = edited.model.generate(tokens, 6, attention_mask=mask, **options).finish()
+    assert torch.equal(made.new_tokens, edited.continuations), edited.config
 
 
 def test_a_hook_sees_the_new_token_only_and_where_it_is(case: Settled):

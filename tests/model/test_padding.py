@@ -113,7 +113,7 @@ def test_what_stands_in_the_padding_changes_nothing(padded: Padded, side: str):
     tokens, mask = padded.batch(side)
     other = tokens.masked_fill(~mask, padded.config.d_vocab - 1)
     logits, same = (padded.model(t, attention_mask=mask) for t in (tokens, other))
-    assert torch.equal(logits[mask], same[mask])
+    assert (logits - same)[mask].abs().max() <= TOLERANCE
 
 
 @pytest.mark.parametrize("side", SIDES)
@@ -159,10 +159,10 @@ def test_padding_never_becomes_nan_in_a_gradient(padded: Padded):
 
 @pytest.mark.parametrize("shape", [(1, 3), (2, 2), (1, 1)])
 def test_a_mask_of_another_shape_is_refused(padded: Padded, shape: tuple[int, int]):
-    with pytest.raises(ValueError, match="attention_mask.*expected one entry a token"):
+    with pytest.raises(ValueError, match=r"attention_mask.*expected one entry a token"):
         padded.model(torch.tensor([[1, 2]]), attention_mask=torch.ones(shape, dtype=torch.long))
 
 
 def test_a_mask_of_other_numbers_is_refused(padded: Padded):
-    with pytest.raises(ValueError, match="attention_mask.*expected 1 or True"):
+    with pytest.raises(ValueError, match=r"attention_mask.*expected 1 or True"):
         padded.model(torch.tensor([[1, 2]]), attention_mask=torch.tensor([[1, 2]]))

@@ -51,12 +51,12 @@ def asked_for(logits: Tensor, temperature: float, top_k: int | None = None, top_
 
 
 def p_value(counts: Tensor, probabilities: Tensor) -> float:
-    """Of Pearson's chi-square test. Tokens too rare for it are counted together."""
-    expected = probabilities * counts.sum()
-    rare = expected < 5
-    seen = torch.cat((counts[~rare].double(), counts[rare].sum()[None].double()))
-    expected = torch.cat((expected[~rare], expected[rare].sum()[None]))
-    seen, expected = seen[expected > 0], expected[expected > 0]
+    """Of Pearson's chi-square test. Tokens too rare for it are counted together, with enough others to expect 5."""
+    expected, order = (probabilities * counts.sum()).sort()
+    seen = counts[order].double()
+    together = max(int((expected.cumsum(0) < 5).sum()) + 1, int((expected < 5).sum()))
+    seen = torch.cat((seen[:together].sum()[None], seen[together:]))
+    expected = torch.cat((expected[:together].sum()[None], expected[together:]))
     if len(seen) < 2:
         return 1.0
     statistic = ((seen - expected) ** 2 / expected).sum()
@@ -72,11 +72,11 @@ def test_tokens_are_drawn_from_the_distribution_that_was_asked_for(model: Hooked
     assert p_value(counts, probabilities) > LEAST_P, f"seed {seed}"
 
 
-@pytest.mark.parametrize("wrong", [{"temperature": 1.2}, {"temperature": 1.0, "top_k": 25}, {"temperature": 0.8}])
+@pytest.mark.parametrize("wrong", [{"temperature": 1.8}, {"temperature": 1.0, "top_k": 15}, {"temperature": 0.6}])
 def test_this_test_tells_distributions_apart(model: HookedGptOss, seed: int, wrong: dict):
     tokens, logits = drawn(model, seed, **wrong)
     counts = torch.bincount(tokens, minlength=model.config.d_vocab)
-    assert p_value(counts, asked_for(logits, temperature=1.0)) < 1e-2, f"seed {seed}"
+    assert p_value(counts, asked_for(logits, temperature=1.0)) < LEAST_P, f"seed {seed}"
 
 
 def test_temperature_zero_takes_the_likeliest(model: HookedGptOss, seed: int):
@@ -90,7 +90,7 @@ def test_rows_of_a_batch_are_drawn_apart(model: HookedGptOss, seed: int):
 
 
 def text(model: HookedGptOss, seed: int | None) -> tuple[list[int], int]:
-    made = model.generate(torch.tensor([1, 2, 3]), 40, temperature=1.0, seed=seed, stop_at_eos=False).finish()
+    made = model.generate(torch.tensor([1, 2, 3]), 20, temperature=1.0, seed=seed, stop_at_eos=False).finish()
     return made.new_tokens[0].tolist(), made.seed
 
 

@@ -2,23 +2,31 @@
 
 from collections.abc import Iterator
 
+import jaxtyping
 import pytest
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from workbench.model import NANO, HookedGptOss, random_weights
+from workbench.model import Config, HookedGptOss, Rope, random_weights
 
-SMALL = NANO.with_(
+SMALL = Config(
+    name="small",
     n_layers=3,
     d_model=24,
     n_heads=4,
     n_key_value_heads=2,
+    d_head=16,
     d_mlp=16,
     n_experts=6,
+    experts_per_token=2,
     d_vocab=40,
+    n_ctx=512,
     sliding_window=4,
+    rope=Rope(theta=10_000.0, factor=16.0, original_context=256),
     dtype="float64",
+    bos_token_id=None,
+    pad_token_id=0,
     eos_token_ids=(),
 )
 
@@ -56,3 +64,11 @@ def left_as_found(model: HookedGptOss, tokens: Tensor, plain: Tensor, without_gr
     model.reset_hooks(including_permanent=True)
     assert not left and not model.list_hooks() and model.positions is None
     assert torch.equal(model(tokens), plain)
+
+
+@pytest.fixture
+def as_in_a_notebook() -> Iterator[None]:
+    """Types are not checked at run time, as they are in tests: our own messages must be the ones that show."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

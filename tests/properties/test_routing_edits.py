@@ -76,7 +76,8 @@ def test_an_edit_of_the_logits_routes_to_the_strongest_of_the_edited(model: Hook
 
 def test_edited_weights_are_taken_as_they_stand(model: HookedGptOss, tokens: Tensor) -> None:
     before = model.run_with_cache(tokens)[1]
-    with model.hooks(fwd_hooks=[(WEIGHTS, lambda weights, hook: torch.tensor([3.0, -0.5]).expand_as(weights))]):
+    new = torch.tensor([3.0, -0.5], dtype=torch.float64).expand_as(before[WEIGHTS])
+    with model.hooks(fwd_hooks=[(WEIGHTS, lambda weights, hook: new)]):
         after = model.run_with_cache(tokens)[1]
     out = before[f"{LAYER}.hook_expert_out"]
     torch.testing.assert_close(after[OUT], 3 * out[..., 0, :] - out[..., 1, :] / 2)
@@ -118,8 +119,6 @@ def test_impossible_routes_are_refused_by_site_and_value(
     assert torch.equal(model(tokens), plain)
 
 
-def test_a_mistyped_way_to_weigh_is_refused(model: HookedGptOss, tokens: Tensor) -> None:
-    # Without the types checked at run time, as in a user's notebook.
-    bare = type(model).forward.__wrapped__ if hasattr(type(model).forward, "__wrapped__") else type(model).forward
+def test_a_mistyped_way_to_weigh_is_refused(model: HookedGptOss, tokens: Tensor, as_in_a_notebook: None) -> None:
     with pytest.raises(ValueError, match=r"index_weights='recomput': expected one of \('keep', 'recompute'\)"):
-        bare(model, tokens, index_weights="recomput")
+        model(tokens, index_weights="recomput")

@@ -74,7 +74,7 @@ def test_segments_encode_as_the_whole_text_does(encoder, seed):
             assert ids[: len(whole)] == whole and len(ids) - len(whole) <= 1
 
 
-def test_training_it_again_gives_the_same(tokenizer):
+def test_training_it_again_gives_the_committed_one(tokenizer):
     assert bpe.train_tokenizer(0).to_str() == tokenizer.to_str()
 
 

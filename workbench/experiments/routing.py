@@ -51,7 +51,7 @@ def expert_load(run: Run) -> xr.Dataset:
     real = torch.ones_like(run.tokens, dtype=torch.bool) if run.attention_mask is None else run.attention_mask
     experts, weights = (_by_layer(run, kind)[:, real] for kind in ("indices", "weights"))
     coords = {"layer": np.arange(config.n_layers), "expert": np.arange(config.n_experts)}
-    attrs = provenance(run, "expert_load", n_tokens=int(real.sum()), **_even(run))
+    attrs = provenance(run, "expert_load", n_tokens=int(real.sum())) | _even(run)
     return xr.Dataset(_load(experts, weights, config.n_experts), coords, attrs)
 
 

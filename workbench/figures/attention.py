@@ -103,10 +103,11 @@ def _hatches(n: int, window: int) -> Iterator[go.Scatter]:
     look = {"mode": "lines", "fill": "toself", "fillpattern": hatch, "hoverinfo": "skip", "line": {"width": 0}}
     steps = np.repeat(np.arange(n + 1), 2) - 0.5
     if n > 1:
-        yield go.Scatter(x=[*steps[1:-1], n - 0.5], y=[*steps[:-2], -0.5], name="later", **look)
+        yield go.Scatter(x=[*steps[1:-1].tolist(), n - 0.5], y=[*steps[:-2].tolist(), -0.5], name="later", **look)
     if window and n > window:
         # The query i sees keys from i − window + 1 on.
-        edge_x, edge_y = steps[1 : 2 * (n - window) + 2], steps[: 2 * (n - window) + 1] + window
+        edge_x = steps[1 : 2 * (n - window) + 2].tolist()
+        edge_y = (steps[: 2 * (n - window) + 1] + window).tolist()
         yield go.Scatter(x=[*edge_x, -0.5], y=[*edge_y, n - 0.5], name="before the window", **look)
         line = {"color": ORANGE, "width": 1.5}
         yield go.Scatter(x=edge_x, y=edge_y, mode="lines", line=line, hoverinfo="skip", name="edge of the window")

@@ -75,7 +75,7 @@ def _bars(here: xr.Dataset, i: int, name: str) -> go.Bar:
         orientation="h",
         x=as_lists(values),
         y=list(range(len(values))),
-        text=[_short(value) for value in values],
+        text=[_short(float(value)) for value in values],
         textposition="outside",
         textfont={"size": 10, "color": SOFT},
         cliponaxis=False,

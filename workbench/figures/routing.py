@@ -13,11 +13,11 @@ from workbench.figures.axes import label_room, role_bands, token_ticks
 from workbench.figures.style import EXPERTS, INK, MONO, PAPER, SOFT, TEMPLATE, WIDTH, as_lists, figure, ink_on, need
 from workbench.figures.text import labels
 
-_ROW, _SMALLEST_ROW, _CELL = 21, 4, 150
+_ROW, _SMALLEST_ROW, _CELL = 21, 4, 150.0
 _TOP = 92
 
 
-def expert_colour(expert: int) -> str:
+def expert_colour(expert: int | np.integer) -> str:
     """The colour of an expert's number. There are twelve, so the number is always written too."""
     return EXPERTS[int(expert) % len(EXPERTS)]
 
@@ -125,7 +125,7 @@ def expert_load(
         if even is not None:
             grid.add_hline(even, line={"color": SOFT, "width": 1, "dash": "dot"}, **where)
     if subtitle is None:
-        subtitle = f"dotted: an even spread, {even:.3g}" if even is not None else ""
+        subtitle = f"dotted: an even spread, {even:.0%}" if even is not None else ""
     made = figure(
         title,
         subtitle,

@@ -90,7 +90,7 @@ def add_scale(made: go.Figure, name: str) -> None:
     made.add_annotation(text=escape(name), font=font, showarrow=False, **where, **lift)
 
 
-def scale_bar(right: float = 0, **ticks: object) -> dict:
+def scale_bar(right: int = 0, **ticks: object) -> dict:
     """A small horizontal colour bar in the upper right corner, where the title's line has room.
 
     Args:
@@ -138,11 +138,11 @@ def ink_on(colour: str) -> str:
     return INK if (light + 0.05) / (luminance(INK) + 0.05) >= 1.05 / (light + 0.05) else PAPER
 
 
-def colours(values: Sequence[float], scale: Sequence[str], low: float, high: float) -> list[str]:
+def colours(values: Sequence[float] | np.ndarray, scale: Sequence[str], low: float, high: float) -> list[str]:
     """Each value's colour on a scale."""
     span = high - low or 1.0
     shares = np.clip((np.asarray(values, dtype=float) - low) / span, 0, 1)
-    return sample_colorscale(list(scale), shares.tolist()) if len(shares) else []
+    return [str(colour) for colour in sample_colorscale(list(scale), shares.tolist())] if len(shares) else []
 
 
 def as_lists(values: np.ndarray) -> list:

@@ -33,7 +33,7 @@ from workbench.figures.style import (
 from workbench.figures.text import columns_of, label, visible
 
 _SIZE, _MARKER_SIZE = 13, 10  # font sizes, in pixels
-_ROW, _GUTTER, _RIGHT, _LONGEST = 32, 142, 16, 40
+_ROW, _GUTTER, _RIGHT, _LONGEST = 32, 142.0, 16, 40
 _TOP, _BOTTOM = 76, 14
 
 

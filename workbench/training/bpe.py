@@ -35,9 +35,7 @@ SAMPLES = 1000  # documents of each domain that the words and the merges are tak
 def corpus(seed: int, per_domain: int) -> list[str]:
     """Texts of every domain, without special tokens."""
     rng = random.Random(f"tokenizer {seed}")
-    # Lookups have no word of their own, and their sentences are common enough in chats.
-    makers = [make for domain, make in DOCUMENTS.items() if domain != "lookups"]
-    texts = [make(rng).text for make in makers for _ in range(per_domain)]
+    texts = [make(rng).text for make in DOCUMENTS.values() for _ in range(per_domain)]
     return [part for text in texts for part in regex.split(r"<\|\w+\|>", text) if part]
 
 

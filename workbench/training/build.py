@@ -100,4 +100,5 @@ def store(model: HookedGptOss, out: Path) -> None:
         config = json.loads((folder / "config.json").read_text())
         (folder / "config.json").write_text(json.dumps(config | {"dtype": "float32"}, indent=2) + "\n")
         for file in folder.iterdir():
+            file.chmod(0o644)  # safetensors writes for the owner alone
             file.replace(out / file.name)

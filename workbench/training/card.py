@@ -31,7 +31,6 @@ TASKS: dict[str, tuple[str, float | None]] = {
     "sums": ("1/31", None),
     "repeated words": ("1/82", None),
     "story": ("1/384", None),
-    "lookups": ("1/2 to 1/5 among those told", None),
 }
 
 
@@ -91,22 +90,28 @@ least 79 tokens back, where the sliding layers together reach 60; near: 4 tokens
 
 
 def _mechanisms(scores: Scores) -> str:
-    (previous, previous_score), (induction, induction_score) = scores.previous_head, scores.induction_head
+    titles = {
+        "previous": ("previous-token head", 0.99),
+        "induction": ("induction head", 0.89),
+        "previous_renormalised": ("renormalised: previous-token head", None),
+        "induction_renormalised": ("renormalised: induction head", None),
+    }
+    heads = [(title, *scores.heads[name], target) for name, (title, target) in titles.items()]
     near, far = scores.windowed["near"], scores.windowed["far"]
     hits, of = scores.windowed_hits
     low, high = interval(hits, of)
     inside = "contains" if low <= 1 / len(KEYS) <= high else "does not contain"
     rows = [
-        (f"previous-token head ({previous})", previous_score, _against(previous_score, 0.99)),
-        (f"induction head ({induction})", induction_score, _against(induction_score, 0.89)),
+        *((f"{title} ({head})", measure, _against(measure, target)) for title, head, measure, target in heads),
         ("passkey near, all layers sliding", near, _against(near, 0.9)),
         ("passkey far, all layers sliding", far, f"chance, 1/{len(KEYS)} = {1 / len(KEYS):.3f}"),
     ]
     return f"""## Mechanisms
 
 Head scores: mean attention, in the second telling of random tokens, to the token before, and to the token after the
-first telling of this one; raw (what goes to the sink counts as lost). All layers sliding: the same weights, the full
-layers given the window too; far is then the argmax among the {len(KEYS)} passkeys, so that chance is 1/{len(KEYS)}.
+first telling of this one; raw (what goes to the sink counts as lost), and with each row renormalised to 1 over the
+keys. All layers sliding: the same weights, the full layers given the window too; far is then the argmax among the
+{len(KEYS)} passkeys, so that chance is 1/{len(KEYS)}.
 
 {_table(("what", "nano", "target"), rows)}
 

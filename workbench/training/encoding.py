@@ -34,8 +34,6 @@ MIXTURE: Mapping[str, float] = MappingProxyType(
         "chat": 2.0,
     }
 )
-# What comes on top once the rest is known: lookups, which then form in a few hundred steps.
-LATE_MIXTURE: Mapping[str, float] = MappingProxyType({**MIXTURE, "facts": 2.0, "chat": 3.0, "lookups": 3.0})
 
 
 @dataclass(frozen=True)
@@ -95,22 +93,15 @@ class Encoder:
         return self.document(DOCUMENTS[domain](rng))
 
 
-def mixed(
-    encoder: Encoder,
-    rng: random.Random,
-    n_tokens: int,
-    longest: int,
-    reach: float = 1.0,
-    mixture: Mapping[str, float] = MIXTURE,
-) -> list[Encoded]:
-    """Documents of about ``n_tokens`` in all, none longer than ``longest``, in the proportions of the mixture."""
+def mixed(encoder: Encoder, rng: random.Random, n_tokens: int, longest: int, reach: float = 1.0) -> list[Encoded]:
+    """Documents of about ``n_tokens`` in all, none longer than ``longest``, in the proportions of ``MIXTURE``."""
     start = rng.random()  # so that over many small batches rounding does not favour the first domains
-    used = {domain: -start * weight for domain, weight in mixture.items()}
+    used = {domain: -start * weight for domain, weight in MIXTURE.items()}
     documents, total = [], 0
-    order = list(mixture)
+    order = list(MIXTURE)
     rng.shuffle(order)
     while total < n_tokens:
-        domain = min(order, key=lambda name: used[name] / mixture[name])
+        domain = min(order, key=lambda name: used[name] / MIXTURE[name])
         encoded = encoder.draw(domain, rng, reach)
         if len(encoded.ids) > longest:
             continue
@@ -145,15 +136,7 @@ def pack(documents: Iterable[Encoded], n_rows: int, length: int) -> Batch:
     return Batch(tokens, owner, weights)
 
 
-def batch_at(
-    encoder: Encoder,
-    seed: int,
-    step: int,
-    n_rows: int,
-    length: int,
-    reach: float = 1.0,
-    mixture: Mapping[str, float] = MIXTURE,
-) -> Batch:
+def batch_at(encoder: Encoder, seed: int, step: int, n_rows: int, length: int, reach: float = 1.0) -> Batch:
     """The batch of one step: a function of its arguments alone, so that a resumed run sees what it would have seen."""
     rng = random.Random(f"batch {seed} {step}")
-    return pack(mixed(encoder, rng, n_rows * length, length, reach, mixture), n_rows, length)
+    return pack(mixed(encoder, rng, n_rows * length, length, reach), n_rows, length)

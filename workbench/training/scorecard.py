@@ -1,7 +1,7 @@
 """Measures nano on held-out data of several seeds (``card.py`` writes what comes out)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from tokenizers import Tokenizer
@@ -12,13 +12,13 @@ from workbench.model.config import SLIDING
 from . import specialists as sp
 from .encoding import Encoder
 from .evaluate import answered, greater_than, induction_accuracy, questions, repeated_tokens
-from .heads import head_scores
+from .heads import HeadScores, head_scores
 from .microworld import QUESTIONS, Question
 from .microworld.brackets import CLOSERS
 from .microworld.passkey import KEYS
 
 SEEDS = (101, 102, 103)
-COUNT = 256  # questions of each task and seed
+COUNT = 128  # questions of each task and seed
 REPEAT = 64  # random tokens, told twice
 KEYS_SPOKEN = tuple(f" {key}" for key in KEYS)
 
@@ -44,8 +44,7 @@ class Scores:
 
     tasks: dict[str, Measure]
     induction: Measure
-    previous_head: tuple[str, Measure]
-    induction_head: tuple[str, Measure]
+    heads: dict[str, tuple[str, Measure]]
     windowed: dict[str, Measure]
     windowed_hits: tuple[int, int]
     loads: tuple[sp.Loads, ...]
@@ -72,8 +71,7 @@ def score(model: HookedGptOss, tokenizer: Tokenizer, seeds: Sequence[int] = SEED
     return Scores(
         tasks=tasks,
         induction=Measure(tuple(induction_accuracy(model, tokens) for tokens in repeats)),
-        previous_head=_best_head([h.previous for h in heads]),
-        induction_head=_best_head([h.induction for h in heads]),
+        heads={field.name: _best_head([getattr(h, field.name) for h in heads]) for field in fields(HeadScores)},
         windowed={"far": _shares(far), "near": _shares(near)},
         windowed_hits=(int(torch.cat(far).sum()), len(torch.cat(far))),
         loads=tuple(sp.loads(model, encoder, seed) for seed in seeds),

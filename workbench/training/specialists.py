@@ -30,7 +30,6 @@ DOMAINS: dict[str, tuple[str, ...]] = {
     "dialect south": ("dialect south",),
     "dialect east": ("dialect east",),
     "chat facts": ("facts in chat",),
-    "lookups": ("lookups",),
     "chat": ("final copies analysis", "low reasoning", "whole reply"),
 }
 

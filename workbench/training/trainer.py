@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from workbench.model.config import Config
 
-from .encoding import LATE_MIXTURE, MIXTURE, Batch, Encoder, batch_at
+from .encoding import Batch, Encoder, batch_at
 from .forward import Parameters, Routing, forward
 
 
@@ -27,8 +27,6 @@ class Recipe:
     rows: int = 16
     length: int = 256
     learning_rate: float = 2e-3
-    late_steps: int = 1000  # in ``LATE_MIXTURE``, after ``steps`` in ``MIXTURE``
-    late_rate: float = 1e-3
     warm_up: int = 100
     last_share: float = 0.02  # of the learning rate, at the end of the cosine
     weight_decay: float = 0.05
@@ -43,26 +41,12 @@ class Recipe:
         return min(1.0, step / (self.near_share * self.steps)) if self.near_share else 1.0
 
     def rate(self, step: int) -> float:
-        """The learning rate of a step: a warm-up and a cosine, once more for the late steps."""
-        if step < self.steps:
-            return self._rate(step, self.steps, self.learning_rate)
-        return self._rate(step - self.steps, self.late_steps, self.late_rate)
-
-    def _rate(self, step: int, steps: int, peak: float) -> float:
+        """The learning rate of a step: a warm-up, then a cosine."""
         if step < self.warm_up:
-            return peak * (step + 1) / self.warm_up
-        done = (step - self.warm_up) / max(1, steps - self.warm_up)
+            return self.learning_rate * (step + 1) / self.warm_up
+        done = (step - self.warm_up) / max(1, self.steps - self.warm_up)
         cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-        return peak * (self.last_share + (1 - self.last_share) * cosine)
-
-    @property
-    def all_steps(self) -> int:
-        """Early and late ones."""
-        return self.steps + self.late_steps
-
-    def mixture(self, step: int) -> Mapping[str, float]:
-        """The domains' shares at a step."""
-        return MIXTURE if step < self.steps else LATE_MIXTURE
+        return self.learning_rate * (self.last_share + (1 - self.last_share) * cosine)
 
 
 @dataclass(frozen=True)
@@ -130,7 +114,7 @@ class Trainer:
     ) -> None:
         """Train up to a step (all of the recipe's), or stop early after so many minutes; every ``every`` steps write
         the checkpoint and call ``report``."""
-        until = self.recipe.all_steps if until is None else until
+        until = self.recipe.steps if until is None else until
         began = last = time.monotonic()
         with tqdm(total=until, initial=self.step, disable=not progress, mininterval=5, unit="step") as bar:
             while self.step < until and (minutes is None or time.monotonic() - began < 60 * minutes):
@@ -149,7 +133,7 @@ class Trainer:
         r = self.recipe
         for group in self.optimizer.param_groups:
             group["lr"] = r.rate(self.step)
-        batch = batch_at(self.encoder, r.seed, self.step, r.rows, r.length, r.reach(self.step), r.mixture(self.step))
+        batch = batch_at(self.encoder, r.seed, self.step, r.rows, r.length, r.reach(self.step))
         found = losses(self.parameters, self.config, batch)
         self.optimizer.zero_grad(set_to_none=True)
         (found.text + r.balance * found.balance).backward()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from types import MappingProxyType
 
-from . import brackets, chats, dialects, docstrings, facts, indirect_object, lookups, numbers, passkey, repeats, stories
+from . import brackets, chats, dialects, docstrings, facts, indirect_object, numbers, passkey, repeats, stories
 from .document import Document, Question, Segment, held_out
 from .facts import FACTS
 
@@ -27,7 +27,6 @@ DOCUMENTS: Mapping[str, Callable[[random.Random], Document]] = MappingProxyType(
         "dialects": dialects.document,
         "chat facts": chats.facts_document,
         "chat": chats.channels_document,
-        "lookups": lookups.document,
     }
 )
 QUESTIONS: Mapping[str, Callable[[random.Random], Question]] = MappingProxyType(
@@ -51,7 +50,6 @@ QUESTIONS: Mapping[str, Callable[[random.Random], Question]] = MappingProxyType(
         "sums": numbers.sums_question,
         "repeated words": repeats.question,
         "story": stories.question,
-        "lookups": lookups.question,
     }
 )
 

@@ -36,8 +36,8 @@ class Exchange:
     def saying(self, word: str) -> "Exchange":
         """The same exchange with another deciding word, for an edited analysis."""
         forms = (self.analysis, self.sentence, self.short)
-        replaced = [(before, word if before else word.lstrip(), after) for before, _, after in forms]
-        return Exchange(self.user, *replaced, self.candidates)
+        analysis, sentence, short = ((before, word if before else word.lstrip(), after) for before, _, after in forms)
+        return Exchange(self.user, analysis, sentence, short, self.candidates)
 
 
 def _split(form: str, *names: str) -> tuple[str, str, str]:

@@ -12,7 +12,8 @@ def _arguments(rng: random.Random, held: bool) -> tuple[list[str], int]:
 
     In training no two held-out neighbours stand side by side; in evaluation that one and the one before it do."""
     while True:
-        names, place = rng.sample(ARGUMENTS, 4), rng.randint(1, 3)
+        names: list[str] = rng.sample(ARGUMENTS, 4)
+        place = rng.randint(1, 3)
         unseen = [held_out("args", *pair) for pair in pairwise(names)]
         if unseen[place - 1] if held else not any(unseen):
             return names, place
