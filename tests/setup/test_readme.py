@@ -63,3 +63,11 @@ def test_without_a_python_that_is_new_enough_make_says_which_and_how(tmp_path: P
     assert done.returncode != 0
     assert "needs Python 3.11, 3.12 or 3.13" in done.stdout
     assert not (tmp_path / "venv").exists()
+
+
+def test_every_figure_of_nano_in_the_readme_is_one_that_its_scorecard_measured():
+    table = README.split("| nano, held-out data")[1].split("\n\n")[0]
+    figures = re.findall(r"\d\.\d{3}", table)
+    card = (ROOT / "data/nano/card.md").read_text(encoding="utf-8")
+    assert len(figures) > 10
+    assert [figure for figure in figures if figure not in card] == []
