@@ -31,7 +31,7 @@ check: $(VENV)/installed-check
 	$(VENV)/bin/lint-imports
 
 nano: $(VENV)/installed-lab
-	$(PYTHON) -m workbench.training $(ARGS)
+	$(PYTHON) -m workbench.training --out data/nano --seed 0 $(ARGS)
 
 notebooks: $(VENV)/installed-check
 	$(PYTHON) -m workbench.figures.static notebooks/*.ipynb

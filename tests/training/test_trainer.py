@@ -36,7 +36,7 @@ def trained(tokenizer, until, checkpoint=None, recipe=TINY):
 def test_thirty_steps_lower_the_loss(tokenizer):
     run = trainer(tokenizer)
     found = [float(run.take_step().text) for _ in range(TINY.steps)]
-    assert sum(found[-5:]) / 5 < sum(found[:5]) / 5 - 1.0
+    assert sum(found[-5:]) / 5 < sum(found[:5]) / 5 - 0.5
 
 
 def test_a_resumed_run_ends_bit_for_bit_where_an_unbroken_one_does(tokenizer, tmp_path):
