@@ -72,7 +72,7 @@ class Config:
     d_vocab: int = 201_088
     n_ctx: int = 131_072
     sliding_window: int = 128
-    layer_types: tuple[LayerType, ...] = ()
+    layer_types: tuple[str, ...] = ()
     rope: Rope = Rope()
     rms_eps: float = 1e-5
     swiglu_alpha: float = 1.702

@@ -182,7 +182,7 @@ def grouped_linear(
     """Each run of ``counts[e]`` rows times expert e's matrix. Experts without rows are not touched."""
     # unbind once: indexing weight[e] would make backward fill a gradient of all experts for each of them.
     weights, biases = weight.unbind(0), bias.unbind(0)
-    # The bias is added to the rounded product, as in both references: fused, bfloat16 would round once less than they do.
+    # The bias joins the rounded product, as in both references: fused, bfloat16 would round once less than they do.
     parts = [
         F.linear(part, weights[expert]) + biases[expert]
         for expert, part in enumerate(rows.split(counts))

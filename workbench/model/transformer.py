@@ -281,7 +281,7 @@ def _returned(
     return loss if return_type == "loss" else (logits, loss)
 
 
-def at_least_float32(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+def at_least_float32(x: Float[Tensor, "*lead d_vocab"]) -> Float[Tensor, "*lead d_vocab"]:
     """float32 for the half-precision types, unchanged otherwise."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
@@ -292,8 +292,14 @@ def next_token_loss(
     mask: Bool[Tensor, "batch pos"] | None = None,
     per_token: bool = False,
 ) -> Float[Tensor, ""] | Float[Tensor, "batch pos_minus_1"]:
-    """Cross-entropy in nats of each token given those before it, over pairs of real tokens."""
+    """Cross-entropy in nats of each token given those before it, over pairs of real tokens.
+
+    Raises:
+        ValueError: for the mean over no pair at all (a single token).
+    """
     losses = F.cross_entropy(at_least_float32(logits[:, :-1]).transpose(1, 2), tokens[:, 1:], reduction="none")
     real = torch.ones_like(losses) if mask is None else (mask[:, 1:] & mask[:, :-1]).to(losses.dtype)
     losses = losses * real
+    if not per_token and not bool(real.any()):
+        raise ValueError(f"tokens {tuple(tokens.shape)} hold no two real tokens in a row: nothing to score")
     return losses if per_token else losses.sum() / real.sum()
