@@ -8,6 +8,7 @@ import pytest
 from tests.figures.data import attention, comparison, head_scores, lens, loads, routing, text, values, words
 from workbench import figures
 from workbench.figures.axes import strided
+from workbench.figures.routing import expert_colour
 from workbench.figures.style import DIVERGING, as_lists, colours, ink_on, luminance
 
 
@@ -96,7 +97,7 @@ def test_the_lens_writes_the_likeliest_word_bold_where_it_is_the_target():
     data["target_rank"].values[:] = 2
     data["target_rank"].values[1, 2] = 1
     written = figures.logit_lens_heatmap(data).data[0].text
-    assert written[1][2] == f"<b>␣{data.top_token.values[1, 2, 0].strip()}</b>"
+    assert f"><b>␣{data.top_token.values[1, 2, 0].strip()}</b><" in written[1][2]
     assert sum("<b>" in cell for row in written for cell in row) == 1
 
 
@@ -164,9 +165,9 @@ def test_the_ribbon_shows_each_expert_as_wide_as_its_weight_side_by_side():
     slots = figures.routing_ribbon(data).data
     for slot, bars in enumerate(slots):
         expected = data.isel(slot=slot)
-        experts, weights = np.array(bars.customdata).T
-        assert np.array_equal(experts, expected.chosen.values.reshape(-1))
-        assert weights == pytest.approx(expected.weight.values.reshape(-1))
+        weights = np.array(bars.meta, dtype=np.float32)
+        assert list(bars.customdata) == expected.chosen.values.reshape(-1).tolist()
+        assert np.array_equal(weights, expected.weight.values.reshape(-1))
         assert np.array(bars.x) / weights == pytest.approx(bars.x[0] / weights[0])
     for first, then in pairwise(slots):
         assert np.array(first.base) + np.array(first.x) == pytest.approx(np.array(then.base))
@@ -181,11 +182,35 @@ def test_the_ribbon_draws_the_layers_that_are_asked_for():
 
 def test_an_experts_number_is_written_wherever_there_is_room():
     for bars in figures.routing_ribbon(routing(words(15))).data:
-        written = [int(number) for number in bars.text if number]
+        written = [(int(number), expert) for number, expert in zip(bars.text, bars.customdata, strict=True) if number]
         assert len(written) > len(bars.text) / 2
-        assert all(
-            not number or int(number) == expert for number, (expert, _) in zip(bars.text, bars.customdata, strict=True)
-        )
+        assert all(number == expert for number, expert in written)
+
+
+def test_an_expert_has_the_same_colour_wherever_it_is():
+    for bars in figures.routing_ribbon(routing(words(15), n_experts=32, n_slots=4)).data:
+        scale = bars.marker
+        shown = [step(scale, value) for value in scale.color]
+        assert shown == [expert_colour(expert) for expert in bars.customdata]
+
+
+def step(scale, value: float) -> str:
+    """The colour of a value on a scale of flat steps, as plotly looks it up."""
+    share = (value - scale.cmin) / (scale.cmax - scale.cmin)
+    return next(c for (low, c), (high, _) in pairwise(scale.colorscale) if low < share < high)
+
+
+def test_the_overview_of_a_long_text_shares_out_each_cell_by_weight():
+    data = routing(words(200), n_layers=2, n_slots=4, n_experts=32)
+    (picture,) = figures.routing_ribbon(data).data
+    cells = table(picture.z).reshape(200, 2, -1)
+    assert np.isnan(cells[..., -1]).all()
+    steps = cells[..., :-1]
+    for slot in range(4):
+        chosen, weight = data.chosen.values[..., slot], data.weight.values[..., slot]
+        assert (steps == chosen[..., None]).mean(-1) == pytest.approx(weight, abs=1 / steps.shape[-1] + 1e-6)
+    assert (np.diff(steps[0, 0]) != 0).sum() <= 3  # the slots side by side, strongest first
+    assert steps[0, 0, 0] == data.chosen.values[0, 0, 0]
 
 
 def test_load_bars_show_the_load():

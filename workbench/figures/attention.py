@@ -9,7 +9,19 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from workbench.figures.axes import label_room, role_bands, token_ticks
-from workbench.figures.style import LINE, ORANGE, SEQUENTIAL, SOFT, add_scale, as_lists, figure, need, scale_bar
+from workbench.figures.style import (
+    LINE,
+    ORANGE,
+    SEQUENTIAL,
+    SOFT,
+    add_scale,
+    as_lists,
+    colours,
+    figure,
+    need,
+    scale_bar,
+    written_on,
+)
 from workbench.figures.text import label, labels
 
 _LARGEST_SIDE, _CELL, _SMALLEST_CELL, _LEAST_WIDTH = 560, 26, 2.0, 560
@@ -133,7 +145,7 @@ def head_scores(data: xr.Dataset, title: str = "What each head does, on random t
             ]
             for layer, row in enumerate(score)
         ]
-        text = [[f"{value:.2f}".lstrip("0") if np.isfinite(value) else "·" for value in row] for row in score]
+        text = [[_score(value) for value in row] for row in score]
         written = {"text": text, "texttemplate": "%{text}", "textfont": {"size": 10}} if words else {}
         cells = {"x": x, "y": list(range(n_layers)), "hovertext": hover, "hoverinfo": "text", "xgap": 1, "ygap": 1}
         made.add_trace(go.Heatmap(z=as_lists(score), coloraxis="coloraxis", name=str(kind), **cells, **written))
@@ -152,3 +164,10 @@ def head_scores(data: xr.Dataset, title: str = "What each head does, on random t
     made.update_layout(coloraxis=axis, margin={"l": 60, "r": 30, "t": 108, "b": 54}, **size)
     add_scale(made, "score")
     return made
+
+
+def _score(value: np.floating) -> str:
+    """A score in two decimals, "·" where there is none."""
+    if not np.isfinite(value):
+        return "·"
+    return written_on(f"{value:.2f}".removeprefix("0"), colours([float(value)], SEQUENTIAL, 0.0, 1.0)[0])

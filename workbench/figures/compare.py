@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from workbench.figures.style import BLUE, GREEN, GREY, MONO, ORANGE, PINK, SOFT, as_lists, figure, need
-from workbench.figures.text import label, labels
+from workbench.figures.text import columns_of, label, labels, visible
 
 _COLOURS = (GREY, ORANGE, BLUE, PINK, GREEN)
 _PATTERNS = ("", "/", "x", ".", "-")  # so that bars differ without their colour too
@@ -39,10 +39,12 @@ def next_token_bars(
             f"{label(name)}: KL {float(kl):.3f} nats" for name, kl in zip(runs[1:], here.kl.values[1:], strict=True)
         )
     made = figure(
-        title, subtitle, data, barmode="group", bargap=0.25, bargroupgap=0.05, width=640, height=132 + 44 + row * n
+        title, subtitle, data, barmode="group", bargap=0.25, bargroupgap=0.05, width=620, height=132 + 44 + row * n
     )
     made.add_traces([_bars(here, i, name) for i, name in enumerate(runs)])
-    names = labels(here.candidate_token.values)
+    names = labels(here.candidate_token.values, 20)
+    longest = max(columns_of(visible(str(token), 20)) for token in here.candidate_token.values)
+    left = max(60, round(24 + 7.3 * longest))
     made.update_yaxes(
         tickvals=list(range(n)), ticktext=names, range=[n - 0.5, -0.5], tickfont={"family": MONO, "size": 12}
     )
@@ -54,7 +56,7 @@ def next_token_bars(
         gridcolor="#eef0f3",
     )
     legend = {"traceorder": "normal", "y": 1, "yref": "paper", "yanchor": "bottom", "x": 0}
-    return made.update_layout(margin={"l": 150, "r": 24, "t": 112, "b": 50}, legend=legend)
+    return made.update_layout(margin={"l": left, "r": 30, "t": 112, "b": 50}, legend=legend)
 
 
 def _worth_showing(here: xr.Dataset) -> np.ndarray:

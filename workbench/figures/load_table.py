@@ -5,7 +5,7 @@ from __future__ import annotations
 import plotly.graph_objects as go
 import xarray as xr
 
-from workbench.figures.style import SEQUENTIAL, add_scale, as_lists, figure, need, scale_bar
+from workbench.figures.style import SEQUENTIAL, add_scale, as_lists, colours, figure, need, scale_bar, written_on
 from workbench.figures.text import columns_of, label, visible
 
 _CELL, _ROW, _TOP = 60, 26, 96
@@ -37,7 +37,10 @@ def load_table(
     subtitle = subtitle if subtitle is not None else f"an even spread would be {even:.0%} everywhere" if even else ""
     size = {"width": round(max(left + cell * len(experts) + 30, 620)), "height": _TOP + 52 + _ROW * len(kinds)}
     made = figure(title, subtitle, data, **size)
-    text = [[f"{value:.0%}" for value in row] for row in load.values]
+    text = [
+        [written_on(f"{v:.0%}", c) for v, c in zip(row, colours(row, SEQUENTIAL, 0.0, 1.0), strict=True)]
+        for row in load.values
+    ]
     written = {"text": text, "texttemplate": "%{text}", "textfont": {"size": 11}} if cell >= 34 else {}
     hover = [[f"{label(k)}<br>expert {e}: {v:.1%} of the tokens" for e, v in zip(experts, row, strict=True)]
              for k, row in zip(kinds, load.values, strict=True)]  # fmt: skip

@@ -9,7 +9,18 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from workbench.figures.axes import label_room, role_bands, strided, token_ticks
-from workbench.figures.style import MONO, SEQUENTIAL, WIDTH, add_scale, as_lists, figure, need, scale_bar
+from workbench.figures.style import (
+    MONO,
+    SEQUENTIAL,
+    WIDTH,
+    add_scale,
+    as_lists,
+    colours,
+    figure,
+    need,
+    scale_bar,
+    written_on,
+)
 from workbench.figures.text import label, labels
 
 _CELL_HEIGHT, _SMALLEST_TEXT_ROW = 21, 150  # pixels; more rows than that are an overview without words
@@ -63,65 +74,78 @@ def logit_lens_heatmap(
     words = n_rows <= _SMALLEST_TEXT_ROW
     height = _CELL_HEIGHT * n_rows if words else _OVERVIEW
     left = label_room(data, "pos")
-    cell_width = min((WIDTH - left - 24) / n_columns, 150)
+    cell_width = float(np.clip((WIDTH - left - 30) / n_columns, 68, 150))
     if subtitle is None:
         subtitle = "in bold: already the final prediction" if words else "too long for words: slice it to read them"
         if data.attrs.get("target", "the final prediction") != "the final prediction":
             subtitle = f"in bold: the target {label(data.attrs['target'])}"
-    made = figure(title, subtitle, data, width=round(left + cell_width * n_columns + 24), height=_TOP + 18 + height)
-    made.add_trace(_cells(data, SHADES[shade], _written(data, cell_width) if words else None))
+    made = figure(title, subtitle, data, width=round(left + cell_width * n_columns + 30), height=_TOP + 18 + height)
+    shading = Shading.of(data, SHADES[shade])
+    made.add_trace(_cells(data, shading, _written(data, cell_width, shading.fills()) if words else None))
     stages = [str(stage) for stage in data.coords["stage"].values]
     made.update_xaxes(tickvals=list(range(n_columns)), ticktext=labels(stages), side="top", showline=False)
     made.update_yaxes(
         range=[n_rows - 0.5, -0.5], ticklabelstandoff=8, showline=False, **token_ticks(data, "pos", height / n_rows)
     )
-    made.update_layout(margin={"l": left, "r": 24, "t": _TOP, "b": 18}, shapes=role_bands(data, "pos", "y"))
+    made.update_layout(margin={"l": left, "r": 30, "t": _TOP, "b": 18}, shapes=role_bands(data, "pos", "y"))
     add_scale(made, SHADES[shade].name)
     return made.update_xaxes(title={"text": "read after", "standoff": 4}, fixedrange=True)
 
 
-def _written(data: xr.Dataset, cell_width: float) -> list[list[str]]:
-    """The word of each cell, in bold where it is the target."""
+def _written(data: xr.Dataset, cell_width: float, fills: list[list[str]]) -> list[list[str]]:
+    """The word of each cell, in bold where it is the target, in the ink that reads on the cell's colour."""
     limit = max(3, int((cell_width - 8) / 6.7))
     top, is_target = data.top_token.isel(rank=0).values, data.target_rank.values == 1
-    return [
-        [
-            f"<b>{label(str(word), limit)}</b>" if bold else label(str(word), limit)
-            for word, bold in zip(*row, strict=True)
-        ]
-        for row in zip(top, is_target, strict=True)
+    rows = [labels(row, limit) for row in top]
+    bold = [
+        [f"<b>{w}</b>" if b else w for w, b in zip(*pair, strict=True)] for pair in zip(rows, is_target, strict=True)
     ]
+    return [[written_on(w, c) for w, c in zip(*pair, strict=True)] for pair in zip(bold, fills, strict=True)]
 
 
-def _cells(data: xr.Dataset, shade: Shade, written: list[list[str]] | None) -> go.Heatmap:
-    values = data[shade.variable]
-    values = (values.isel(rank=0) if "rank" in values.dims else values).values
-    z, bar, low, high = values, {}, 0.0, 1.0
-    if shade.variable == "target_rank":
-        z, low, high = np.log10(values.astype(float)), 0.0, max(1.0, float(np.log10(values.max())))
-        powers = list(range(int(high) + 1))
-        bar = {"tickvals": powers, "ticktext": [f"{10**power:,}" for power in powers]}
-    elif shade.reverse:
-        high = max(float(np.nanmax(values, initial=0.0)), 1e-6)
-    scale = SEQUENTIAL[::-1] if shade.reverse else SEQUENTIAL
-    cells = (
-        {}
-        if written is None
-        else {"text": written, "texttemplate": "%{text}", "textfont": {"family": MONO, "size": 11}}
-    )
+@dataclass(frozen=True)
+class Shading:
+    """The colours of the cells: numbers on a scale between two ends, and the ticks of its bar."""
+
+    z: np.ndarray
+    low: float
+    high: float
+    scale: list[str]
+    ticks: dict
+
+    @classmethod
+    def of(cls, data: xr.Dataset, shade: Shade) -> Shading:
+        values = data[shade.variable]
+        values = (values.isel(rank=0) if "rank" in values.dims else values).values
+        scale = SEQUENTIAL[::-1] if shade.reverse else SEQUENTIAL
+        if shade.variable == "target_rank":
+            z = np.log10(values.astype(float))
+            high = max(1.0, float(z.max()))
+            powers = list(range(int(high) + 1))
+            return cls(z, 0.0, high, scale, {"tickvals": powers, "ticktext": [f"{10**power:,}" for power in powers]})
+        high = max(float(np.nanmax(values, initial=0.0)), 1e-6) if shade.reverse else 1.0
+        return cls(values, 0.0, high, scale, {})
+
+    def fills(self) -> list[list[str]]:
+        """The colour of each cell."""
+        return [colours(row, self.scale, self.low, self.high) for row in self.z]
+
+
+def _cells(data: xr.Dataset, shading: Shading, written: list[list[str]] | None) -> go.Heatmap:
+    words = {"text": written, "texttemplate": "%{text}", "textfont": {"family": MONO, "size": 11}} if written else {}
     return go.Heatmap(
-        z=as_lists(z),
+        z=as_lists(shading.z),
         x=list(range(data.sizes["layer"])),
         y=list(range(data.sizes["pos"])),
-        zmin=low,
-        zmax=high,
-        colorscale=scale,
-        colorbar=scale_bar(**bar),
+        zmin=shading.low,
+        zmax=shading.high,
+        colorscale=shading.scale,
+        colorbar=scale_bar(**shading.ticks),
         xgap=1,
         ygap=1 if written else 0,
         hovertext=_hover(data),
         hoverinfo="text",
-        **cells,
+        **words,
     )
 
 

@@ -13,7 +13,10 @@ from workbench.figures.axes import label_room, role_bands, token_ticks
 from workbench.figures.style import EXPERTS, INK, MONO, PAPER, SOFT, TEMPLATE, WIDTH, as_lists, figure, ink_on, need
 from workbench.figures.text import labels
 
-_ROW, _SMALLEST_ROW, _CELL = 21, 4, 150.0
+_ROW, _SMALLEST_ROW, _NUMBERED_ROW, _CELL = 21, 4, 12, 150.0
+_PARTS = 24  # steps into which an overview divides the weights of a cell
+# EXPERTS as a scale of steps: one flat colour for each whole number.
+_STEPS = [[(i + end) / len(EXPERTS), colour] for i, colour in enumerate(EXPERTS) for end in (0, 1)]
 _TOP = 92
 
 
@@ -40,18 +43,21 @@ def routing_ribbon(
     chosen = _layers(data, layers)
     data = data.sel(layer=chosen)
     n, left = data.sizes["pos"], label_room(data, "pos")
-    cell = min((WIDTH - left - 24) / len(chosen), _CELL)
+    # Wide enough for a number in each slot: a model of many layers makes a wide figure.
+    cell = float(np.clip((WIDTH - left - 30) / len(chosen), 17 * data.sizes["slot"], _CELL))
     row = float(np.clip(1500 / n, _SMALLEST_ROW, _ROW))
+    many = row < _NUMBERED_ROW
     if subtitle is None:
-        subtitle = "number and colour: the expert (each layer has its own); width: its routing weight"
-    width = round(left + max(cell * len(chosen), 470) + 24)
+        named = "colour: the expert, slice it to read its number" if many else "number and colour: the expert"
+        subtitle = f"{named} (each layer has its own); width: its routing weight"
+    width = round(left + max(cell * len(chosen), 470) + 30)
     made = figure(title, subtitle, data, showlegend=False, barmode="overlay", bargap=0, width=width)
-    made.add_traces([_slot(data, slot, cell, row) for slot in range(data.sizes["slot"])])
+    made.add_traces([_overview(data)] if many else [_slot(data, slot, cell) for slot in range(data.sizes["slot"])])
     made.update_xaxes(tickvals=[i + 0.5 for i in range(len(chosen))], ticktext=[f"layer {layer}" for layer in chosen])
-    end = (width - left - 24) / cell
+    end = (width - left - 30) / cell
     made.update_xaxes(range=[0, end], side="top", showline=False, fixedrange=True)
     made.update_yaxes(range=[n - 0.5, -0.5], ticklabelstandoff=8, showline=False, **token_ticks(data, "pos", row))
-    margin = {"l": left, "r": 24, "t": _TOP, "b": 20}
+    margin = {"l": left, "r": 30, "t": _TOP, "b": 20}
     return made.update_layout(margin=margin, shapes=role_bands(data, "pos", "y"), height=round(_TOP + 20 + row * n))
 
 
@@ -63,45 +69,77 @@ def _layers(data: xr.Dataset, layers: Sequence[int] | None) -> list[int]:
     return chosen
 
 
-def _slot(data: xr.Dataset, slot: int, cell: float, row: float) -> go.Bar:
-    """One slot of every token and layer, side by side with the slots before it."""
+def _slot(data: xr.Dataset, slot: int, cell: float) -> dict:
+    """One slot of every token and layer, side by side with the slots before it; a dict, for plotly to check once."""
     weights = data.weight.transpose("pos", "layer", "slot").values
-    experts = data.chosen.transpose("pos", "layer", "slot").values
     n, n_layers, _ = weights.shape
     share = 1 - 6 / cell  # a gap of six pixels between layers
     base = np.arange(n_layers) + 3 / cell + share * weights[..., :slot].sum(-1)
-    here = experts[..., slot].reshape(-1)
-    wide = weights[..., slot].reshape(-1) * share * cell
-    numbers = [str(e) if w >= 7 * len(str(e)) + 2 and row >= 12 else "" for e, w in zip(here, wide, strict=True)]
-    fills = [expert_colour(expert) for expert in here]
-    return go.Bar(
-        orientation="h",
-        base=as_lists(base.reshape(-1)),
-        x=as_lists(weights[..., slot].reshape(-1).astype(float) * share),
-        y=np.repeat(np.arange(n), n_layers).tolist(),
-        width=0.84,
-        text=numbers,
-        textfont={"family": MONO, "size": 11, "color": [ink_on(fill) for fill in fills]},
-        textposition="inside",
-        insidetextanchor="middle",
-        constraintext="none",
-        textangle=0,
-        marker={"color": fills, "line": {"color": PAPER, "width": 1 if row >= 12 else 0.3}},
-        customdata=np.stack([here, weights[..., slot].reshape(-1)], axis=1).tolist(),
-        hovertext=_hover(data, experts, weights),
-        hoverinfo="text",
-        name=f"slot {slot}",
-    )
+    here = data.chosen.transpose("pos", "layer", "slot").values[..., slot].reshape(-1)
+    weight = weights[..., slot].reshape(-1)
+    # Colours as numbers on a scale of steps: names would take plotly seconds to check.
+    fill = {"color": (here % len(EXPERTS)).tolist(), "colorscale": _STEPS, "cmin": -0.5, "cmax": len(EXPERTS) - 0.5}
+    return {
+        "type": "bar",
+        "orientation": "h",
+        "base": as_lists(base.reshape(-1)),
+        "x": as_lists(weight.astype(float) * share),
+        "y": np.repeat(np.arange(n), n_layers).tolist(),
+        "width": 0.84,
+        "marker": {**fill, "line": {"color": PAPER, "width": 1}},
+        "customdata": here.tolist(),
+        "meta": as_lists(weight),
+        "hovertext": _hover(data, here, weight),
+        "hoverinfo": "text",
+        "name": f"slot {slot}",
+        **_numbers(here, weight * share * cell),
+    }
+
+
+def _overview(data: xr.Dataset) -> dict:
+    """The same for a long text, as one picture of small steps: as bars it would be tens of thousands of shapes."""
+    weights = data.weight.transpose("pos", "layer", "slot").values
+    experts = data.chosen.transpose("pos", "layer", "slot").values
+    middles = (np.arange(_PARTS) + 0.5) / _PARTS
+    # The slot in which each step lies: the first whose weights, added up, reach it.
+    slot = (weights.cumsum(-1)[..., None, :-1] < middles[:, None]).sum(-1)
+    steps = np.take_along_axis(experts, slot, axis=-1).astype(float)
+    gap = np.full((*steps.shape[:-1], 1), np.nan)
+    z = np.concatenate([steps, gap], axis=-1).reshape(len(steps), -1)
+    last = int(experts.max()) + 1
+    flat = [[(e + end) / last, expert_colour(e)] for e in range(last) for end in (0, 1)]
+    return {
+        "type": "heatmap",
+        "z": as_lists(z),
+        "x": as_lists((np.arange(z.shape[1]) + 0.5) / (_PARTS + 1)),
+        "y": list(range(len(z))),
+        "zmin": -0.5,
+        "zmax": last - 0.5,
+        "colorscale": flat,
+        "showscale": False,
+        "hoverongaps": False,
+        "hovertemplate": "row %{y}: expert %{z}<extra></extra>",
+        "name": "overview",
+    }
+
+
+def _numbers(experts: np.ndarray, widths: np.ndarray) -> dict:
+    """Each expert's number on its bar, wherever that is wide enough."""
+    text = [str(e) if w >= 7 * len(str(e)) + 2 else "" for e, w in zip(experts, widths, strict=True)]
+    inks = [ink_on(colour) for colour in EXPERTS]
+    font = {"family": MONO, "size": 11, "color": [inks[expert % len(inks)] for expert in experts]}
+    place = {"textposition": "inside", "insidetextanchor": "middle", "constraintext": "none", "textangle": 0}
+    return {"text": text, "textfont": font, **place}
 
 
 def _hover(data: xr.Dataset, experts: np.ndarray, weights: np.ndarray) -> list[str]:
     tokens, positions, layers = labels(data.token.values, 40), data.pos.values, data.layer.values
-    lines = []
-    for i, token in enumerate(tokens):
-        for j, layer in enumerate(layers):
-            routes = [f"expert {e}: {w:.3f}" for e, w in zip(experts[i, j], weights[i, j], strict=True)]
-            lines.append("<br>".join([f"<b>{token}</b> (position {positions[i]}), layer {layer}", *routes]))
-    return lines
+    heads = [
+        f"<b>{token}</b> (position {position}), layer {layer}"
+        for token, position in zip(tokens, positions, strict=True)
+        for layer in layers
+    ]
+    return [f"{head}<br>expert {e}: {w:.3f}" for head, e, w in zip(heads, experts, weights, strict=True)]
 
 
 def expert_load(
@@ -122,23 +160,30 @@ def expert_load(
     for i, layer in enumerate(chosen):
         where = {"row": i // n_columns + 1, "col": i % n_columns + 1}
         grid.add_trace(_load_bars(data, layer), **where)
-        if even is not None:
-            grid.add_hline(even, line={"color": SOFT, "width": 1, "dash": "dot"}, **where)
     if subtitle is None:
-        subtitle = f"dotted: an even spread, {even:.0%}" if even is not None else ""
+        subtitle = f"dotted: an even spread, {100 * even:.3g}%" if even is not None else ""
     made = figure(
         title,
         subtitle,
         data,
         showlegend=False,
         height=height,
-        width=min(WIDTH, 90 + 200 * n_columns + 180 * (n_columns == 1)),
+        width=min(WIDTH, 90 + 200 * n_columns + 180 * (n_columns == 1)) if data.sizes["expert"] <= 16 else WIDTH,
     )
     grid.update_layout(made.layout.to_plotly_json())
     grid.update_layout(template=TEMPLATE, bargap=0.15, margin={"l": 56, "r": 20, "t": 104, "b": 46})
+    if even is not None:
+        grid.update_layout(shapes=[_even_line(even, i + 1) for i in range(len(chosen))])
     grid.update_annotations(font={"size": 12, "color": SOFT})
     ticks = data.sizes["expert"] <= 16
     return grid.update_xaxes(dtick=1 if ticks else 4).update_yaxes(rangemode="tozero", tickformat=".0%", nticks=5)
+
+
+def _even_line(even: float, number: int) -> dict:
+    """A dotted line across one of the small plots."""
+    name = "" if number == 1 else str(number)
+    across = {"x0": 0, "x1": 1, "xref": f"x{name} domain", "y0": even, "y1": even, "yref": f"y{name}"}
+    return {"type": "line", "line": {"color": SOFT, "width": 1, "dash": "dot"}, **across}
 
 
 def _load_bars(data: xr.Dataset, layer: int) -> go.Bar:

@@ -68,7 +68,7 @@ def _joined(outputs: list[Any]) -> list[Any]:
 
 def png(figure: go.Figure, scale: float = 2, n_colours: int = 256) -> bytes:
     """A figure's PNG, with as few colours as its flat areas need: a fifth of the bytes, and no difference to see."""
-    from PIL import Image  # only whoever makes pictures needs it
+    from PIL import Image  # pyright: ignore[reportMissingImports]  only whoever makes pictures needs it
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The kopts argument", UserWarning)  # plotly's, of every picture by a server
@@ -86,7 +86,7 @@ def execute(path: Path, timeout: int = 600) -> None:
     Raises:
         nbclient.exceptions.CellExecutionError: where a cell fails; the file is then left as it was.
     """
-    import kaleido
+    import kaleido  # pyright: ignore[reportMissingImports]
     import nbformat
     from nbclient import NotebookClient
 

@@ -70,7 +70,7 @@ TEMPLATE = go.layout.Template(
         "hoverlabel": {"bgcolor": PAPER, "bordercolor": LINE, "font": {"family": SANS, "color": INK}, "align": "left"},
         "hovermode": "closest",
         "legend": {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "title": {"text": ""}},
-        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": LINE, "activecolor": SOFT},
+        "modebar": {"orientation": "v", "bgcolor": "rgba(0,0,0,0)", "color": LINE, "activecolor": SOFT},
     }
 )
 
@@ -83,10 +83,10 @@ def figure(title: str, subtitle: str = "", source: xr.Dataset | xr.DataArray | N
     return made.update_layout(title={"text": title, "subtitle": {"text": subtitle}})
 
 
-def add_scale(made: go.Figure, name: str) -> None:
+def add_scale(made: go.Figure, name: str, right: int = 0) -> None:
     """Name the scale of :func:`scale_bar`, above it. (Plotly sets a title of its own on top of a bar this short.)"""
     font, where = {"size": 11, "color": SOFT}, {"x": 1, "xref": "paper", "xanchor": "right", "y": 1, "yref": "paper"}
-    lift = {"yanchor": "top", "yshift": made.layout.margin.t - 10, "xshift": 0 if made.layout.margin.r else -16}
+    lift = {"yanchor": "top", "yshift": made.layout.margin.t - 10, "xshift": -right}
     made.add_annotation(text=escape(name), font=font, showarrow=False, **where, **lift)
 
 
@@ -136,6 +136,11 @@ def ink_on(colour: str) -> str:
     """Dark or white text, whichever has more contrast on a colour."""
     light = luminance(colour)
     return INK if (light + 0.05) / (luminance(INK) + 0.05) >= 1.05 / (light + 0.05) else PAPER
+
+
+def written_on(text: str, colour: str) -> str:
+    """Markup of a cell's text in the ink that reads on its colour (plotly's own choice is grey on mid-blue)."""
+    return f'<span style="color:{ink_on(colour)}">{text}</span>'
 
 
 def colours(values: Sequence[float] | np.ndarray, scale: Sequence[str], low: float, high: float) -> list[str]:

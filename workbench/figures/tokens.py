@@ -33,7 +33,7 @@ from workbench.figures.style import (
 from workbench.figures.text import columns_of, label, visible
 
 _SIZE, _MARKER_SIZE = 13, 10  # font sizes, in pixels
-_ROW, _GUTTER, _RIGHT, _LONGEST = 32, 142.0, 16, 40
+_ROW, _GUTTER, _RIGHT, _LONGEST = 32, 126.0, 34, 40
 _TOP, _BOTTOM = 76, 14
 
 
@@ -114,8 +114,8 @@ def token_values(
         hover = [f"{text}<br>{label(line, None)}" for text, line in zip(_hover(values, chosen), written, strict=True)]
         bars = _bars(layout, chosen, fills, [ink_on(fill) for fill in fills], hover, name)
         made.add_trace(bars.update(meta=as_lists(values.values[chosen])))
-    axis = {"colorscale": scale, "cmin": low, "cmax": high, "showscale": True, "colorbar": scale_bar(right=16)}
-    add_scale(made, name + units)
+    axis = {"colorscale": scale, "cmin": low, "cmax": high, "showscale": True, "colorbar": scale_bar(right=_RIGHT)}
+    add_scale(made, name + units, right=_RIGHT)
     made.add_trace(go.Scatter(x=[None], y=[None], mode="markers", marker=axis, hoverinfo="skip", showlegend=False))
     return made
 
@@ -142,7 +142,7 @@ def _lay_out(data: xr.Dataset | xr.DataArray, quiet_marks: bool) -> Layout:
     for i, (token, part) in enumerate(zip(texts, parts, strict=True)):
         size = _MARKER_SIZE if part == "marker" else _SIZE
         text = visible(token, _LONGEST)
-        width = columns_of(text) * MONO_WIDTH * size + 9
+        width = columns_of(text) * MONO_WIDTH * size + 8
         new_message = i > 0 and messages[i] != messages[i - 1]
         after_newline = i > 0 and texts[i - 1].endswith("\n")
         if left > made.left and (new_message or after_newline or left + width > room):
