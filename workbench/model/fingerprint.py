@@ -23,7 +23,7 @@ def fingerprint(model: HookedGptOss) -> str:
     Tensors of up to 16 MB are read whole; larger ones at 65,536 evenly spaced elements, so that 13 GB take no
     minutes: two checkpoints that differ only between those get the same name.
     """
-    versions = tuple((tensor.data_ptr(), tensor._version) for tensor in model.parameters())
+    versions = tuple(_version(tensor) for tensor in model.parameters())
     known = model.__dict__.get("_fingerprint")
     if known and known[0] == versions:
         return known[1]
@@ -34,6 +34,12 @@ def fingerprint(model: HookedGptOss) -> str:
     found = digest.hexdigest()[:16]
     model.__dict__["_fingerprint"] = (versions, found)
     return found
+
+
+def _version(tensor: Tensor) -> tuple[int, int, float]:
+    """Changes when the tensor does. An edit through ``.data`` moves no counter, so small tensors are summed as well."""
+    small = tensor.numel() * tensor.element_size() <= WHOLE_BYTES
+    return tensor.data_ptr(), tensor._version, float(tensor.detach().sum(dtype=torch.float64)) if small else 0.0
 
 
 def _bytes(tensor: Tensor) -> bytes:
