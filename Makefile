@@ -57,7 +57,7 @@ $(VENV)/installed-test: $(VENV)/bin/python $(RECIPE)
 	@touch $@ $(VENV)/installed-lab
 
 $(VENV)/installed-check: $(VENV)/bin/python $(RECIPE)
-	$(PIP) -e '.[test,dev]'
+	$(PIP) -e '.[test,dev,pictures]'
 	@touch $@ $(VENV)/installed-test $(VENV)/installed-lab
 
 # The first interpreter that runs and is new enough (a name on PATH may be a shim that does not).

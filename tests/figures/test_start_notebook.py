@@ -27,7 +27,7 @@ def executed(root, committed):
         cell.pop("outputs", None)
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-    return NotebookClient(fresh, timeout=120, resources={"metadata": {"path": str(root / "notebooks")}}).execute()
+    return NotebookClient(fresh, timeout=600, resources={"metadata": {"path": str(root / "notebooks")}}).execute()
 
 
 def outputs(notebook) -> list:
