@@ -101,6 +101,9 @@ def test_norm_is_that_of_both_references(seed: int, dtype: torch.dtype, scale: f
         weight.data.copy_(gain)
     mine = ours(x)
     assert mine.dtype == dtype
-    tolerance = 1e-5 if dtype == torch.float32 else 0.0
     for name, theirs in (("transformers", first(x)), ("openai", second(x))):
-        assert largest(mine - theirs) <= tolerance, f"{name}, seed {seed}"
+        # x · rsqrt(…) and x / sqrt(…) differ in float32's last bit, and may round to neighbours in bfloat16.
+        step = torch.finfo(dtype).eps * (4 if dtype == torch.float32 else 1)
+        assert largest((mine - theirs) / theirs.abs().clamp(min=1e-3)) <= step, f"{name}, seed {seed}"
+        if dtype == torch.bfloat16:
+            assert (mine != theirs).float().mean() <= 1e-3, f"{name}, seed {seed}"

@@ -25,6 +25,5 @@ class RMSNorm(nn.Module):
     def forward(self, x: Float[Tensor, "*lead d_model"]) -> Float[Tensor, "*lead d_model"]:
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         scale = self.hook_scale((wide.pow(2).mean(-1, keepdim=True) + self.eps).sqrt())
-        # Times the reciprocal, as both references: a quotient would round differently, and in bfloat16 that shows.
-        normalized = self.hook_normalized(wide * scale.reciprocal())
+        normalized = self.hook_normalized(wide / scale)
         return (normalized * self.w.to(wide.dtype)).to(x.dtype)
