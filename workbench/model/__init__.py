@@ -3,6 +3,7 @@
 from workbench.model.config import GPT_OSS_20B, GPT_OSS_120B, NANO, Config, ConfigError, Rope, preset
 from workbench.model.generate import Generation, Step
 from workbench.model.init import fresh_weights, random_weights
+from workbench.model.recording import Recording
 from workbench.model.sites import Site, Sites, UnknownSite
 from workbench.model.state import KeyValueCache
 from workbench.model.transformer import HookedGptOss
@@ -16,6 +17,7 @@ __all__ = [
     "Generation",
     "HookedGptOss",
     "KeyValueCache",
+    "Recording",
     "Rope",
     "Site",
     "Sites",

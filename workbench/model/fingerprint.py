@@ -14,16 +14,17 @@ if TYPE_CHECKING:
     from workbench.model.transformer import HookedGptOss
 
 WHOLE_BYTES = 16 * 2**20
-SAMPLE = 65_536
+RUNS, RUN = 256, 256
 
 
 def fingerprint(model: HookedGptOss) -> str:
     """16 hex digits of SHA-256 over the config and the weights, whatever their dtype is called on disk.
 
-    Tensors of up to 16 MB are read whole; larger ones at 65,536 evenly spaced elements, so that 13 GB take no
-    minutes: two checkpoints that differ only between those get the same name.
+    Tensors of up to 16 MB are read whole; larger ones at 256 evenly spaced runs of 256 elements, so that 13 GB of
+    mapped file are not read for a name: two checkpoints that differ only between those get the same one. Packed
+    experts have another name than the same ones unpacked, for their sums are rounded otherwise.
     """
-    versions = tuple(_version(tensor) for tensor in model.parameters())
+    versions = tuple(_version(tensor) for tensor in (*model.parameters(), *model.buffers()))
     known = model.__dict__.get("_fingerprint")
     if known and known[0] == versions:
         return known[1]
@@ -45,5 +46,6 @@ def _version(tensor: Tensor) -> tuple[int, int, float]:
 def _bytes(tensor: Tensor) -> bytes:
     flat = tensor.detach().reshape(-1)
     if flat.numel() * flat.element_size() > WHOLE_BYTES:
-        flat = flat[:: max(1, flat.numel() // SAMPLE)]
+        step = (flat.numel() - RUN) // (RUNS - 1)
+        flat = torch.cat([flat[start : start + RUN] for start in range(0, RUNS * step, step)])
     return flat.contiguous().cpu().view(torch.uint8).numpy().tobytes()

@@ -87,7 +87,7 @@ class LensMethods:
         return self._stacked("b_O")
 
     def _stacked(self, name: str) -> Tensor:
-        return torch.stack([getattr(block.attn, name) for block in self.blocks])
+        return torch.stack([getattr(block.attn, name).to(self.embed.weight.device) for block in self.blocks])
 
     def accumulated_bias(
         self, layer: int, mlp_input: bool = False, include_mlp_biases: bool = True
@@ -99,7 +99,7 @@ class LensMethods:
         """
         total = torch.zeros(self.config.d_model, dtype=self.embed.weight.dtype, device=self.embed.weight.device)
         for block in self.blocks[: layer + 1 if mlp_input else layer]:
-            total = total + block.attn.b_O
+            total = total + block.attn.b_O.to(total.device)
         return total
 
     def tokens_to_residual_directions(self, tokens: str | int | Int[Tensor, ...]) -> Float[Tensor, "... d_model"]:
@@ -112,7 +112,8 @@ class LensMethods:
         tokens = torch.as_tensor(tokens, device=self.unembed.weight.device)
         if tokens.ndim and tokens.numel() == 1:
             tokens = tokens.reshape(())
-        return self.unembed.weight[tokens] * self.ln_final.w.to(self.unembed.weight.dtype)
+        directions = self.unembed.weight[tokens] * self.ln_final.w.to(self.unembed.weight)
+        return directions.to(self.embed.weight.device)
 
     def set_use_attn_result(self, use_attn_result: bool) -> None:
         """Nothing to switch: hook_result exists always and costs nothing until somebody listens."""

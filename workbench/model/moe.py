@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,10 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
 from workbench.model.config import Config
+from workbench.model.packed import PackedExperts
 from workbench.model.state import IndexWeights, Pass, listening, shown_apart
+
+ExpertsForm = Literal["dense", "packed"]
 
 
 @dataclass(frozen=True)
@@ -64,8 +68,8 @@ class Dispatch:
 class Experts(nn.Module):
     """The experts' weights, [expert, out, in], and the two grouped matrix products on them.
 
-    Whatever holds the weights (dense here, packed elsewhere) answers the same two questions: ``gate_up`` and
-    ``down`` of rows that are sorted by expert.
+    Whatever holds the weights (dense here, MXFP4 in :class:`~workbench.model.packed.PackedExperts`) answers the same
+    two questions: ``gate_up`` and ``down`` of rows that are sorted by expert.
     """
 
     def __init__(self, config: Config, dtype: torch.dtype, device: torch.device | str | None = None) -> None:
@@ -91,11 +95,17 @@ class MoE(nn.Module):
     gpt-oss takes softmax after top-k (Mixtral: before). Slots are in rank order: slot 0 is the strongest route.
     """
 
-    def __init__(self, config: Config, dtype: torch.dtype, device: torch.device | str | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        dtype: torch.dtype,
+        device: torch.device | str | None = None,
+        experts: ExpertsForm = "dense",
+    ) -> None:
         super().__init__()
         self.config = config
         self.router = nn.Linear(config.d_model, config.n_experts, dtype=dtype, device=device)
-        self.experts = Experts(config, dtype, device)
+        self.experts = {"dense": Experts, "packed": PackedExperts}[experts](config, dtype, device)
         self.hook_router_in, self.hook_expert_in = HookPoint(), HookPoint()
         self.hook_router_logits = HookPoint()
         self.hook_expert_indices, self.hook_expert_weights = HookPoint(), HookPoint()

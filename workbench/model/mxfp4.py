@@ -26,7 +26,8 @@ _LARGEST_EXPONENT = 2  # of E2M1: 6 = 1.5 · 2^2
 
 # Two values of each dtype seen as one integer, so that one look-up fetches both.
 _PAIR_DTYPE = {torch.bfloat16: torch.int32, torch.float16: torch.int32, torch.float32: torch.int64}
-_DTYPES = [str(dtype) for dtype in _PAIR_DTYPE]
+DTYPES = tuple(_PAIR_DTYPE)
+_DTYPES = [str(dtype) for dtype in DTYPES]
 _BLOCKS_PER_CHUNK = 1 << 14  # 262,144 indices = 1 MB of int32: stays in cache, measured fastest
 
 
@@ -145,7 +146,8 @@ def _nearest_codes(values: Tensor) -> Tensor:
 
 def has_nan_scales(scales: UInt8[Tensor, ...]) -> bool:
     """Whether any scale is 255, the format's NaN."""
-    return bool((scales == NAN_SCALE).any())
+    # 255 is also the largest byte: the maximum needs no second array, and these are 0.7 GB in the real model.
+    return bool(scales.numel()) and int(scales.max()) == NAN_SCALE
 
 
 def _check_packed(blocks: Tensor, scales: Tensor) -> None:
@@ -169,12 +171,14 @@ class PackedWeight:
         blocks: the bytes.
         scales: one byte for each block.
         source: where it came from (file and tensor), for the error message.
+        dtype: of what indexing gives: ``weight[3]`` is expert 3's matrix, as of a dense [expert, out, in] tensor.
     """
 
     blocks: UInt8[Tensor, "expert out group 16"]
     scales: UInt8[Tensor, "expert out group"]
     source: str = "packed weight"
     checked: bool = False
+    dtype: torch.dtype = torch.bfloat16
 
     def __post_init__(self) -> None:
         _check_packed(self.blocks, self.scales)
@@ -188,6 +192,13 @@ class PackedWeight:
     @property
     def nbytes(self) -> int:
         return self.blocks.nbytes + self.scales.nbytes
+
+    def __len__(self) -> int:
+        return len(self.scales)
+
+    def __getitem__(self, expert: int | slice) -> Float[Tensor, "*expert out in"]:
+        # There are tables for three types; a wider one holds every float32 value.
+        return self.unpack(self.dtype if self.dtype in DTYPES else torch.float32, expert).to(self.dtype)
 
     def check(self) -> None:
         """Look for NaN scales, once.

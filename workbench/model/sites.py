@@ -3,7 +3,7 @@ the views read."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -63,6 +63,23 @@ BLOCK = {
     "hook_mlp_out": (RESID, "what the experts add to the residual stream"),
     "hook_resid_post": (RESID, "residual stream that the layer leaves"),
 }
+
+# What the views and the small experiments read. hook_result and the expert projections are large: ask for them.
+STANDARD_SITES = (
+    "hook_embed",
+    "hook_resid_pre",
+    "hook_resid_mid",
+    "hook_resid_post",
+    "hook_attn_out",
+    "hook_mlp_out",
+    "hook_scale",
+    "hook_pattern",
+    "hook_sink",
+    "hook_z",
+    "hook_router_logits",
+    "hook_expert_indices",
+    "hook_expert_weights",
+)
 
 # Sites whose position axis is third from last; everywhere else it is the second from last (of a pattern, the query's).
 _POS_THIRD_FROM_LAST = {
@@ -150,6 +167,12 @@ class Sites(Mapping[str, Site]):
                 "lists them all"
             )
         return [name for name in self._sites if name in chosen]
+
+    def wanted(self, sites: str | Sequence[str] | Callable[[str], bool] | None) -> list[str]:
+        """The names that ``wb.run`` keeps for a filter: None the standard ones, "all", or what :meth:`select` takes."""
+        if sites is None:
+            return [site for site in self if site.endswith(STANDARD_SITES)]
+        return self.select(None if isinstance(sites, str) and sites == "all" else sites)  # type: ignore[arg-type]
 
     def _unknown(self, name: str) -> str:
         near = get_close_matches(name, self._sites, n=1, cutoff=0.3)
