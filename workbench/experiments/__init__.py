@@ -5,7 +5,18 @@ from workbench.experiments.compare import compare
 from workbench.experiments.effect import effect
 from workbench.experiments.heads import head_scores
 from workbench.experiments.logit_lens import logit_lens
+from workbench.experiments.patching import patching_grid
 from workbench.experiments.routing import expert_load, routing
 from workbench.experiments.tokens import tokens
 
-__all__ = ["attention", "compare", "effect", "expert_load", "head_scores", "logit_lens", "routing", "tokens"]
+__all__ = [
+    "attention",
+    "compare",
+    "effect",
+    "expert_load",
+    "head_scores",
+    "logit_lens",
+    "patching_grid",
+    "routing",
+    "tokens",
+]

@@ -86,7 +86,7 @@ def _lens_logits(run: Run, row: int, columns: Int[Tensor, " pos"]) -> Iterator[F
         with model.hooks():
             # With a batch axis, as the sites of the final norm have one.
             parts = [model.unembed(model.ln_final(part[None]))[0] for part in resid.split(_CHUNK)]
-        yield torch.cat(parts)
+        yield torch.cat(parts).to(run.logits.device)
 
 
 @torch.no_grad()

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
-import torch.nn.functional as F
-from einops import einsum, rearrange, repeat
-from jaxtyping import Bool, Float
+from einops import einsum, rearrange
+from jaxtyping import Float
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
 from workbench.model.config import Config
-from workbench.model.rope import cos_sin, rotate
+from workbench.model.rope import cos_sin, for_both_halves, turn
+from workbench.model.shown import edited_scores, mixed_as_edited
 from workbench.model.state import Pass, listening, shown_apart
+from workbench.model.streamed import heads_first, mix, scores_of, softmax_with_sink, streamed, with_sink_moved
+from workbench.model.tiles import Tiling, tiling
 
 
 class Attention(nn.Module):
@@ -42,13 +46,12 @@ class Attention(nn.Module):
     def forward(self, x: Float[Tensor, "batch pos d_model"], this: Pass) -> Float[Tensor, "batch pos d_model"]:
         """What the layer adds to the residual stream, from the normalised stream x."""
         q, k, v = self.queries_keys_values(x, this)
-        first = 0
+        dropped = 0
         if this.cache is not None:
-            k, v, first = this.cache.layers[self.layer].extend(k, v)
-        visible = this.visible(self.window, first)
-        pattern = self.pattern(q, k, visible, first)
-        z = self.hook_z(_mix(pattern, v))
-        return self.output(z)
+            k, v, dropped = this.cache.layers[self.layer].extend(k, v)
+        over = tiling(this, self.window, dropped, q.shape[0] * q.shape[2] * q.element_size())
+        attended = self.shown if len(over.tiles) == 1 or self.shows_scores_or_pattern else self.streamed
+        return self.output(self.hook_z(attended(over, q, heads_first(k), heads_first(v))))
 
     def queries_keys_values(
         self, x: Float[Tensor, "batch pos d_model"], this: Pass
@@ -58,40 +61,93 @@ class Attention(nn.Module):
         Float[Tensor, "batch pos kv_head d_head"],
     ]:
         """Queries and keys rotated to their positions, and values."""
-        split = "batch pos (head d_head) -> batch pos head d_head"
-        d_head = self.config.d_head
-        q = self.hook_q(rearrange(self.q(shown_apart(self.hook_q_in, x)), split, d_head=d_head))
-        k = self.hook_k(rearrange(self.k(shown_apart(self.hook_k_in, x)), split, d_head=d_head))
-        v = self.hook_v(rearrange(self.v(shown_apart(self.hook_v_in, x)), split, d_head=d_head))
-        cos, sin = cos_sin(self.config.rope, d_head, this.query_positions)
-        return self.hook_rot_q(rotate(q, cos, sin)), self.hook_rot_k(rotate(k, cos, sin)), v
+        by_head = (*x.shape[:2], -1, self.config.d_head)
+        q = self.hook_q(self.q(shown_apart(self.hook_q_in, x)).view(by_head))
+        k = self.hook_k(self.k(shown_apart(self.hook_k_in, x)).view(by_head))
+        v = self.hook_v(self.v(shown_apart(self.hook_v_in, x)).view(by_head))
+        cos, sin = self.turns(this, q.dtype)
+        return self.hook_rot_q(turn(q, cos, sin)), self.hook_rot_k(turn(k, cos, sin)), v
 
-    def pattern(
+    def turns(
+        self, this: Pass, dtype: torch.dtype
+    ) -> tuple[Float[Tensor, "#batch pos 1 d_head"], Float[Tensor, "#batch pos 1 d_head"]]:
+        """RoPE's turns of this pass, which every layer shares."""
+        key = ("turns", dtype)
+        if key not in this.memo:
+            cos, sin = cos_sin(self.config.rope, self.config.d_head, this.query_positions)
+            this.memo[key] = for_both_halves(cos, sin, dtype)
+        return this.memo[key]
+
+    @property
+    def shows_scores_or_pattern(self) -> bool:
+        """Whether somebody listens to a site of [head query_pos key_pos]: only then is any made whole."""
+        return listening(self.hook_attn_scores, self.hook_pattern)
+
+    def streamed(
         self,
-        q: Float[Tensor, "batch query_pos head d_head"],
-        k: Float[Tensor, "batch key_pos kv_head d_head"],
-        visible: Bool[Tensor, "#batch 1 query_pos key_pos"],
-        first_column: int = 0,
-    ) -> Float[Tensor, "batch head query_pos key_pos"]:
-        """Attention of each query over the keys, after every edit of scores, sink logit, sink mass and pattern.
+        over: Tiling,
+        q: Float[Tensor, "batch pos head d_head"],
+        keys: Float[Tensor, "rows key_pos d_head"],
+        values: Float[Tensor, "rows key_pos d_head"],
+    ) -> Float[Tensor, "batch pos head d_head"]:
+        """z, in memory linear in the length."""
+        sink_logit = self.sink_logits(q)
+        z, sink = streamed(over, q, keys, values, sink_logit)
+        moved = self.moved(sink)
+        return z if moved is None else streamed(over, q, keys, values, sink_logit, moved)[0]
 
-        ``first_column`` is the absolute column of the first key: a sliding layer's cache has dropped the
-        earlier ones, and sites are shown all columns, so that key_pos is always the position in the sequence.
+    def shown(
+        self,
+        over: Tiling,
+        q: Float[Tensor, "batch pos head d_head"],
+        keys: Float[Tensor, "rows key_pos d_head"],
+        values: Float[Tensor, "rows key_pos d_head"],
+    ) -> Float[Tensor, "batch pos head d_head"]:
+        """z, by way of all scores and the whole pattern, after every edit of scores, sink logit, sink and pattern.
+
+        Each is made when it is asked for, so that what nobody listens to is never whole.
         """
-        scores = _scores(q, k) * self.config.d_head**-0.5
-        scores = scores.masked_fill(~visible, float("-inf"))
-        scores = _at_all_columns(self.hook_attn_scores, scores, first_column, float("-inf"))
-        sink_logit = repeat(self.sinks, "head -> batch pos head", batch=q.shape[0], pos=q.shape[1])
-        # repeat makes a view of the parameter, which a hook could not write into.
-        sink_logit = self.hook_sink_logit(sink_logit.clone() if listening(self.hook_sink_logit) else sink_logit)
-        pattern, sink = softmax_with_sink(scores, sink_logit)
+        columns = [(tile.first, tile.last) for tile in over.tiles]
+        scores: Iterable[Tensor] = (
+            scores_of(part, keys[:, tile.first : tile.last], over.bias(tile, q.dtype))
+            for part, tile in zip(over.split(q, 1), over.tiles, strict=True)
+        )
+        if listening(self.hook_attn_scores):
+            scores, columns = edited_scores(self.hook_attn_scores, over, scores, columns)
+        sink_logits = over.split(self.sink_logits(q), 1)
         if listening(self.hook_sink):
-            pattern = _with_sink_edit(pattern, scores, sink, self.hook_sink(sink.clone()))
-        return _at_all_columns(self.hook_pattern, pattern, first_column, 0.0)
+            scores = list(scores)
+            patterns, sinks = zip(*map(softmax_with_sink, scores, sink_logits), strict=True)
+            moved = self.moved(torch.cat(sinks, 1))
+            if moved is not None:
+                patterns = map(with_sink_moved, patterns, scores, over.split(moved, 1))
+        else:
+            patterns = (softmax_with_sink(*both)[0] for both in zip(scores, sink_logits, strict=True))
+        if listening(self.hook_pattern):
+            z = mixed_as_edited(self.hook_pattern, over, patterns, columns, values)
+        else:
+            z = (mix(pattern, values[:, first:last]) for pattern, (first, last) in zip(patterns, columns, strict=True))
+        return torch.cat(list(z), 1) if len(over.tiles) > 1 else next(iter(z))
+
+    def moved(self, sink: Float[Tensor, "batch pos head"]) -> Float[Tensor, "batch pos head"] | None:
+        """How much of the sink's mass an edit took from it; None where that is nothing, and no gradient is asked of it.
+
+        Where it is nothing, the pattern is the same bits with it as without.
+        """
+        if not listening(self.hook_sink):
+            return None
+        moved = sink - self.hook_sink(sink.clone())
+        return moved if moved.requires_grad or bool(moved.any()) else None
+
+    def sink_logits(self, q: Float[Tensor, "batch pos head d_head"]) -> Float[Tensor, "batch pos head"]:
+        """The sink's logit as each query meets it, after every edit."""
+        sink_logit = self.sinks.expand(q.shape[:3])
+        # expand makes a view of the parameter, which a hook could not write into.
+        return self.hook_sink_logit(sink_logit.clone() if listening(self.hook_sink_logit) else sink_logit)
 
     def output(self, z: Float[Tensor, "batch pos head d_head"]) -> Float[Tensor, "batch pos d_model"]:
         """The heads' contributions summed, plus b_O. Each head's own is materialised only where somebody listens."""
-        out = self.o(rearrange(z, "batch pos head d_head -> batch pos (head d_head)"))
+        out = self.o(z.flatten(2))
         if not listening(self.hook_result):
             return out
         result = einsum(z, self.W_O, "batch pos head d_head, head d_head d_model -> batch pos head d_model")
@@ -129,72 +185,3 @@ class Attention(nn.Module):
     @property
     def b_O(self) -> Float[Tensor, " d_model"]:
         return self.o.bias
-
-
-def softmax_with_sink(
-    scores: Float[Tensor, "batch head query_pos key_pos"], sink_logit: Float[Tensor, "batch query_pos head"]
-) -> tuple[Float[Tensor, "batch head query_pos key_pos"], Float[Tensor, "batch query_pos head"]]:
-    """Softmax over the keys and the sink's extra column → (pattern, mass of the sink); together each row is 1.
-
-    A query that sees no key (padding) gives everything to its sink, and no NaN; without a sink either (an edit to −inf)
-    it gives nothing.
-    """
-    column = rearrange(sink_logit, "batch query_pos head -> batch head query_pos 1")
-    logits = torch.cat((scores, column), dim=-1)
-    if bool(torch.isneginf(column).any()):
-        blind = torch.isneginf(logits).all(-1, keepdim=True)
-        probabilities = torch.softmax(logits.masked_fill(blind, 0.0), dim=-1).masked_fill(blind, 0.0)
-    else:
-        probabilities = torch.softmax(logits, dim=-1)
-    return probabilities[..., :-1], rearrange(probabilities[..., -1], "batch head query_pos -> batch query_pos head")
-
-
-def _scores(
-    q: Float[Tensor, "batch query_pos head d_head"], k: Float[Tensor, "batch key_pos kv_head d_head"]
-) -> Float[Tensor, "batch head query_pos key_pos"]:
-    # Query heads are grouped under their key-value head, so keys are never repeated in memory.
-    grouped = rearrange(q, "batch pos (kv_head group) d_head -> batch kv_head (group pos) d_head", kv_head=k.shape[2])
-    scores = grouped @ rearrange(k, "batch key_pos kv_head d_head -> batch kv_head d_head key_pos")
-    return rearrange(scores, "batch kv_head (group pos) key_pos -> batch (kv_head group) pos key_pos", pos=q.shape[1])
-
-
-def _mix(
-    pattern: Float[Tensor, "batch head query_pos key_pos"], v: Float[Tensor, "batch key_pos kv_head d_head"]
-) -> Float[Tensor, "batch query_pos head d_head"]:
-    kv_heads, queries = v.shape[2], pattern.shape[2]
-    grouped = rearrange(
-        pattern, "batch (kv_head group) pos key_pos -> batch kv_head (group pos) key_pos", kv_head=kv_heads
-    )
-    z = grouped @ rearrange(v, "batch key_pos kv_head d_head -> batch kv_head key_pos d_head")
-    return rearrange(z, "batch kv_head (group pos) d_head -> batch pos (kv_head group) d_head", pos=queries)
-
-
-def _with_sink_edit(
-    pattern: Float[Tensor, "batch head query_pos key_pos"],
-    scores: Float[Tensor, "batch head query_pos key_pos"],
-    sink: Float[Tensor, "batch query_pos head"],
-    edited: Float[Tensor, "batch query_pos head"],
-) -> Float[Tensor, "batch head query_pos key_pos"]:
-    """The pattern after the sink's mass went from s to s′: each row times (1 − s′)/(1 − s).
-
-    Written as pattern + (s − s′)·softmax(scores): the same where 1 − s > 0, exactly the pattern where nothing
-    was edited, and right where the sink had everything and the quotient is 0/0.
-    """
-    blind = torch.isneginf(scores).all(-1, keepdim=True)  # padding: softmax over no key would be NaN, backward too
-    keys_only = torch.softmax(scores.masked_fill(blind, 0.0), dim=-1).masked_fill(blind, 0.0)
-    moved = rearrange(sink - edited, "batch query_pos head -> batch head query_pos 1")
-    return pattern + moved * keys_only
-
-
-def _at_all_columns(point: HookPoint, x: Tensor, first_column: int, fill: float) -> Tensor:
-    """Run a site on x as if no key column had been dropped from the cache; refuse an edit of a dropped one."""
-    if not first_column or not listening(point):
-        return point(x)
-    shown = point(F.pad(x, (first_column, 0), value=fill))
-    if bool((shown[..., :first_column] != fill).any()):
-        raise ValueError(
-            f"{point.name}: the edit gives attention to key positions before {first_column}, which have left "
-            f"this sliding "
-            "layer's cache; edit only visible keys, or run the whole sequence without a cache"
-        )
-    return shown[..., first_column:]

@@ -44,6 +44,21 @@ def rotate(
     sin: Float[Tensor, "#batch pos half"],
 ) -> Float[Tensor, "batch pos head d_head"]:
     """Turn dimension i with dimension i + d_head/2, in x's own dtype (as both references do)."""
-    cos, sin = cos[:, :, None].to(x.dtype), sin[:, :, None].to(x.dtype)
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+    return turn(x, *for_both_halves(cos, sin, x.dtype))
+
+
+def for_both_halves(
+    cos: Float[Tensor, "#batch pos half"], sin: Float[Tensor, "#batch pos half"], dtype: torch.dtype
+) -> tuple[Float[Tensor, "#batch pos 1 d_head"], Float[Tensor, "#batch pos 1 d_head"]]:
+    """What :func:`turn` multiplies with, the same for every head and, in a pass, for every layer."""
+    cos, sin = cos[:, :, None].to(dtype), sin[:, :, None].to(dtype)
+    return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
+
+
+def turn(
+    x: Float[Tensor, "batch pos head d_head"],
+    cos: Float[Tensor, "#batch pos 1 d_head"],
+    sin: Float[Tensor, "#batch pos 1 d_head"],
+) -> Float[Tensor, "batch pos head d_head"]:
+    """(first, second) → (first·cos − second·sin, second·cos + first·sin), each product and sum rounded in x's dtype."""
+    return x * cos + x.roll(x.shape[-1] // 2, dims=-1) * sin

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
@@ -79,6 +80,43 @@ class KeyValueCache:
         return sum(t.numel() * t.element_size() for t in tensors)
 
 
+def of_rows(recorded: Shaped[Tensor, "recorded ..."], rows: tuple[int, ...]) -> Shaped[Tensor, "batch ..."]:
+    """The recorded row of each row of a run; a view where they are all the same one, or every one once."""
+    if rows == tuple(range(recorded.shape[0])):
+        return recorded
+    if len(set(rows)) == 1:
+        return recorded[rows[0] :][:1].expand(len(rows), *recorded.shape[1:])
+    return recorded[list(rows)]
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """One layer's recorded keys and values from before the column at which a run is resumed.
+
+    ``rows`` says which recorded row each row of the run goes on from. They are laid out by row only when the layer asks
+    for them, and kept by nobody: many rows then share one recorded prefix.
+    """
+
+    keys: Float[Tensor, "recorded key_pos kv_head d_head"]
+    values: Float[Tensor, "recorded key_pos kv_head d_head"]
+    rows: tuple[int, ...]
+
+    def extend(
+        self, keys: Float[Tensor, "batch pos kv_head d_head"], values: Float[Tensor, "batch pos kv_head d_head"]
+    ) -> tuple[Tensor, Tensor, int]:
+        """Recorded and new keys and values for this pass, and the column of the first, which is 0."""
+        keys = torch.cat((of_rows(self.keys, self.rows), keys), 1)
+        values = torch.cat((of_rows(self.values, self.rows), values), 1)
+        return keys, values, 0
+
+
+@dataclass(frozen=True)
+class Prefixes:
+    """The :class:`Prefix` of each layer that a resumed run computes again."""
+
+    layers: Mapping[int, Prefix]
+
+
 @dataclass
 class Pass:
     """One forward pass: which columns are queries and keys, and what each query may see."""
@@ -87,25 +125,44 @@ class Pass:
     key_positions: Int[Tensor, "#batch key_pos"]
     query_mask: Bool[Tensor, "batch query_pos"] | None
     key_mask: Bool[Tensor, "batch key_pos"] | None
-    cache: KeyValueCache | None = None
+    cache: KeyValueCache | Prefixes | None = None
     index_weights: IndexWeights = "keep"
-    _visible: dict[tuple[int | None, int], Tensor] = field(default_factory=dict)
+    memo: dict[Any, Any] = field(default_factory=dict)  # what the layers of the pass share
 
-    def visible(self, window: int | None, first_column: int) -> Bool[Tensor, "#batch 1 query_pos key_pos"]:
-        """True where the query sees the key: not after it, within the window, neither of them padding."""
-        key = (window, first_column)
-        if key not in self._visible:
-            self._visible[key] = self._mask(window, first_column)
-        return self._visible[key]
+    @property
+    def first_column(self) -> int:
+        """The column, counted from the start of the row, of the first query."""
+        return self.key_positions.shape[1] - self.query_positions.shape[1]
 
-    def _mask(self, window: int | None, first_column: int) -> Bool[Tensor, "#batch 1 query_pos key_pos"]:
-        query, keys = self.query_positions[:, :, None], self.key_positions[:, None, first_column:]
-        seen = keys <= query
-        if window is not None:
-            seen = seen & (keys > query - window)
-        if self.key_mask is not None and self.query_mask is not None:
-            seen = seen & self.key_mask[:, None, first_column:] & self.query_mask[:, :, None]
-        return seen[:, None]
+    def to(self, device: torch.device | str | int, **_: Any) -> Pass:
+        """This pass for layers on another device; accelerate moves it along with the stream, as it would a tensor.
+
+        The cache stays: what is in it lives with its layer.
+        """
+        device = torch.device(device)
+        if self.key_positions.device == device:
+            return self
+        if device not in self.memo:
+            mine = {part.name: getattr(self, part.name) for part in fields(self)}
+            moved = {name: part.to(device) for name, part in mine.items() if isinstance(part, Tensor)}
+            self.memo[device] = replace(self, **moved, memo={})
+        return self.memo[device]
+
+    def without_first_queries(
+        self,
+        n: int,
+        layer: int,
+        keys: Float[Tensor, "batch pos kv_head d_head"],
+        values: Float[Tensor, "batch pos kv_head d_head"],
+    ) -> Pass:
+        """The pass through one layer without its first n queries, of whose columns the keys and values are given."""
+        if self.cache is not None:
+            keys, values, _ = self.cache.layers[layer].extend(keys, values)
+        end = self.first_column + n
+        before = Prefix(keys[:, :end], values[:, :end], tuple(range(keys.shape[0])))
+        mask = None if self.query_mask is None else self.query_mask[:, n:]
+        cache = Prefixes({layer: before})
+        return Pass(self.query_positions[:, n:], self.key_positions, mask, self.key_mask, cache, self.index_weights)
 
 
 def begin_pass(

@@ -20,8 +20,10 @@ from workbench.model.attention import Attention
 from workbench.model.config import Config
 from workbench.model.generate import Generation
 from workbench.model.lens import LensMethods
-from workbench.model.moe import MoE
+from workbench.model.memory import check_call
+from workbench.model.moe import ExpertsForm, MoE
 from workbench.model.norm import RMSNorm
+from workbench.model.resume import ResumeMethods
 from workbench.model.sites import Sites, position_axis
 from workbench.model.state import IndexWeights, KeyValueCache, LayerCache, Pass, begin_pass, shown_apart
 from workbench.model.text_methods import TextMethods
@@ -39,17 +41,28 @@ class Block(nn.Module):
     hook_out_is_single_residual_stream = True
 
     def __init__(
-        self, config: Config, layer: int, dtype: torch.dtype, device: torch.device | str | None = None
+        self,
+        config: Config,
+        layer: int,
+        dtype: torch.dtype,
+        device: torch.device | str | None = None,
+        experts: ExpertsForm = "dense",
     ) -> None:
         super().__init__()
         self.ln1 = RMSNorm(config.d_model, config.rms_eps, device)
         self.attn = Attention(config, layer, dtype, device)
         self.ln2 = RMSNorm(config.d_model, config.rms_eps, device)
-        self.mlp = MoE(config, dtype, device)
+        self.mlp = MoE(config, dtype, device, experts)
         self.hook_resid_pre, self.hook_resid_mid, self.hook_resid_post = HookPoint(), HookPoint(), HookPoint()
         self.hook_attn_out, self.hook_mlp_out = HookPoint(), HookPoint()
 
-    def forward(self, resid: Float[Tensor, "batch pos d_model"], this: Pass) -> Float[Tensor, "batch pos d_model"]:
+    def forward(
+        self, resid: Float[Tensor, "batch pos d_model"], this: Pass, start: int = 0
+    ) -> Float[Tensor, "batch rest d_model"]:
+        """The stream that the layer leaves; with ``start``, where no site is listened to, from that query on alone."""
+        if start:
+            _, keys, values = self.attn.queries_keys_values(self.ln1(resid), this)
+            resid, this = resid[:, start:], this.without_first_queries(start, self.attn.layer, keys, values)
         resid_pre = shown_apart(self.hook_resid_pre, resid)
         resid_mid = self.hook_resid_mid(resid_pre + self.hook_attn_out(self.attn(self.ln1(resid_pre), this)))
         return self.hook_resid_post(resid_mid + self.hook_mlp_out(self.mlp(self.ln2(resid_mid), this)))
@@ -66,7 +79,7 @@ class Unembed(nn.Module):
         return F.linear(x, self.weight)
 
 
-class HookedGptOss(LensMethods, TextMethods, HookedRootModule):
+class HookedGptOss(LensMethods, TextMethods, ResumeMethods, HookedRootModule):
     """gpt-oss with a hook at every site.
 
     ``model.sites`` lists the sites; ``run_with_cache``, ``run_with_hooks``, ``hooks`` and ``add_hook`` are
@@ -77,6 +90,8 @@ class HookedGptOss(LensMethods, TextMethods, HookedRootModule):
         tokenizer: what the text methods use; without one they raise and say what to pass.
         dtype: of the weights and the stream (norm gains stay float32); the config's if None.
         device: where the weights live.
+        experts: "dense", or "packed" to hold their matrices in MXFP4 (``wb.load`` does that by itself where the
+            checkpoint has them packed).
     """
 
     def __init__(
@@ -85,6 +100,7 @@ class HookedGptOss(LensMethods, TextMethods, HookedRootModule):
         tokenizer: Tokenizer | None = None,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
+        experts: ExpertsForm = "dense",
     ) -> None:
         super().__init__()
         dtype = getattr(torch, config.dtype) if dtype is None else dtype
@@ -92,12 +108,14 @@ class HookedGptOss(LensMethods, TextMethods, HookedRootModule):
         self.config, self.tokenizer = config, tokenizer
         self.embed = nn.Embedding(config.d_vocab, config.d_model, dtype=dtype, device=device)
         self.hook_embed = HookPoint()
-        self.blocks = nn.ModuleList(Block(config, layer, dtype, device) for layer in range(config.n_layers))
+        self.blocks = nn.ModuleList(Block(config, layer, dtype, device, experts) for layer in range(config.n_layers))
         self.ln_final = RMSNorm(config.d_model, config.rms_eps, device)
         self.unembed = Unembed(config, dtype, device)
         self.sites = Sites(config.n_layers)
-        # [batch pos] of the tokens in the pass that is under way, for hooks that need to know where they are.
+        # Where the pass that is under way is, for hooks that need to know: [batch pos] of its tokens, counting real
+        # ones only, and the column of the row that its first one stands in (not 0 after a KV cache, or in `resume`).
         self.positions: Int[Tensor, "batch pos"] | None = None
+        self.first_column: int | None = None
         self._lock = threading.RLock()
         self.setup()
         self.eval()
@@ -134,19 +152,26 @@ class HookedGptOss(LensMethods, TextMethods, HookedRootModule):
         with self._lock:
             before = past_kv_cache.snapshot() if past_kv_cache is not None else None
             this = begin_pass((tokens.shape[0], tokens.shape[1]), tokens.device, mask, past_kv_cache, index_weights)
-            self.positions = this.query_positions
             try:
-                logits = self._stream(tokens, this, return_type is not None)
+                with self._under_way(this):
+                    logits = self._stream(tokens, this, return_type is not None)
             except BaseException:
                 # Half a pass would leave the first layers a token ahead of the others.
                 if past_kv_cache is not None and before is not None:
                     past_kv_cache.restore(before)
                 raise
-            finally:
-                self.positions = None
         if logits is None or return_type is None:
             return None
         return _returned(return_type, logits, tokens, mask, loss_per_token)
+
+    @contextmanager
+    def _under_way(self, this: Pass) -> Iterator[None]:
+        """Tell hooks where the pass is, for as long as it runs."""
+        self.positions, self.first_column = this.query_positions, this.first_column
+        try:
+            yield
+        finally:
+            self.positions = self.first_column = None
 
     def _stream(
         self, tokens: Int[Tensor, "batch pos"], this: Pass, unembed: bool
@@ -154,7 +179,8 @@ class HookedGptOss(LensMethods, TextMethods, HookedRootModule):
         resid = self.hook_embed(self.embed(tokens))
         for block in self.blocks:
             resid = block(resid, this)
-        return self.unembed(self.ln_final(resid)) if unembed else None
+        # Spread over devices, the last layers may be elsewhere than the tokens.
+        return self.unembed(self.ln_final(resid)).to(tokens.device) if unembed else None
 
     def new_cache(self) -> KeyValueCache:
         """An empty KV cache; sliding layers keep only their window."""
@@ -168,16 +194,28 @@ class HookedGptOss(LensMethods, TextMethods, HookedRootModule):
         return Generation(self, input, max_new_tokens, **options)
 
     def run_with_cache(
-        self, *model_args: Any, return_cache_object: bool = True, remove_batch_dim: bool = False, **kwargs: Any
+        self,
+        *model_args: Any,
+        return_cache_object: bool = True,
+        remove_batch_dim: bool = False,
+        check_memory: bool = True,
+        **kwargs: Any,
     ):
         """Run and keep activations: (what the model returns, ActivationCache). Arguments as in TransformerLens.
 
+        Args:
+            check_memory: refuse a run that cannot fit in what is free; False runs it all the same.
+
         Raises:
+            NotEnoughMemory: for a run that cannot fit, before anything runs; it says what would.
             UnknownSite: for a names_filter that names no site or matches none (TransformerLens gives an empty cache).
             ValueError: for remove_batch_dim with several rows.
         """
         if remove_batch_dim and model_args and (rows := self.as_batch(model_args[0])[0].shape[0]) != 1:
             raise ValueError(f"remove_batch_dim=True needs a single row, and there are {rows}; leave it out")
+        kwargs["names_filter"] = names = self.sites.select(kwargs.get("names_filter"))
+        if check_memory:
+            check_call(self, names, model_args, kwargs)
         output, cache = super().run_with_cache(*model_args, remove_batch_dim=remove_batch_dim, **kwargs)
         if not return_cache_object:
             return output, cache
@@ -193,15 +231,17 @@ class HookedGptOss(LensMethods, TextMethods, HookedRootModule):
         pos_slice: Any = None,
     ) -> tuple[dict[str, Tensor], list, list]:
         """Hooks that store activations, as in TransformerLens; each site is sliced along its own position axis."""
+        if device is None and hasattr(self, "hf_device_map"):
+            device = self.embed.weight.device  # spread over devices: what is compared later must be in one place
         cache = {} if cache is None else cache
         pos_slice = Slice.unwrap(pos_slice)
 
         def save(tensor: Tensor, hook: HookPoint, suffix: str = "") -> None:
-            stored = tensor.detach().to(device)
-            if remove_batch_dim and stored.shape[0] == 1:
-                stored = stored[0]
-            name = str(hook.name)
-            cache[name + suffix] = pos_slice.apply(stored, dim=position_axis(name))
+            name, seen = str(hook.name), tensor.detach()
+            stored = pos_slice.apply(seen, dim=position_axis(name)).to(device)
+            if stored.numel() < seen.numel() and stored._is_view():
+                stored = stored.clone()  # a view would keep the positions that nobody asked for
+            cache[name + suffix] = stored[0] if remove_batch_dim and stored.shape[0] == 1 else stored
 
         names = self.sites.select(names_filter)
         forward = [(name, partial(save)) for name in names]
