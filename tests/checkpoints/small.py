@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from workbench.checkpoints import save_pretrained
 from workbench.model.config import Config, Rope
@@ -99,9 +100,19 @@ def write_raw(file: Path, header: Any, data: bytes = b"") -> None:
     file.write_bytes(len(raw).to_bytes(8, "little") + raw + data)
 
 
+def plain_state(model: HookedGptOss) -> dict[str, Tensor]:
+    """The state dict with packed experts unpacked, under the names that dense ones have."""
+    state = dict(model.state_dict())
+    for blocks in [name for name in state if name.endswith("_blocks")]:
+        name = blocks.removesuffix("_blocks")
+        dtype = model.embed.weight.dtype
+        state[name] = unpack(state.pop(blocks), state.pop(f"{name}_scales"), dtype)
+    return state
+
+
 def same_state(model: HookedGptOss, other: HookedGptOss) -> bool:
-    """Whether two models have the same weights, bit for bit, in the same dtypes."""
-    mine, theirs = model.state_dict(), other.state_dict()
+    """Whether two models have the same weights, bit for bit, in the same dtypes; packed ones by what they stand for."""
+    mine, theirs = plain_state(model), plain_state(other)
     return mine.keys() == theirs.keys() and all(
         mine[name].dtype == theirs[name].dtype and torch.equal(mine[name], theirs[name]) for name in mine
     )

@@ -381,3 +381,11 @@ def test_nothing_is_loaded_when_the_last_tensor_is_bad(tmp_path, monkeypatch):
 
     monkeypatch.setattr(shards.Shards, "read", no_reading)
     assert "lm_head.weight" in str(failure(folder))
+
+
+def test_packed_experts_asked_of_a_dense_checkpoint_are_refused_with_the_way_to_pack_it(tmp_path):
+    folder = checkpoint(tmp_path / "dense")
+    with pytest.raises(CheckpointError, match=r"experts='packed' was asked for.*form='huggingface-mxfp4'"):
+        load(folder, experts="packed")
+    with pytest.raises(ValueError, match="experts='sparse': expected 'auto', 'packed' or 'dense'"):
+        load(folder, experts="sparse")

@@ -11,10 +11,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.checkpoints.small import SMALL, same_state, shapes, small_model
+from tests.checkpoints.small import SMALL, plain_state, same_state, shapes, small_model
 from workbench.checkpoints import load, save_pretrained
+from workbench.model.moe import Experts
 from workbench.model.mxfp4 import pack, unpack
+from workbench.model.packed import PackedExperts
 
+FORMS_IN_MEMORY = st.sampled_from(["packed", "dense"])
 SHARD_SIZES = st.sampled_from([1, 5_000, 40_000, 10**9])
 few = settings(max_examples=25, deadline=None)
 
@@ -31,24 +34,25 @@ def test_the_dense_form_gives_back_every_bit_and_the_config(shape, shard, seed):
 
 
 @few
-@given(shape=shapes(packable=True), shard=SHARD_SIZES, seed=st.integers(0, 2**16))
-def test_the_packed_form_gives_back_every_bit_of_weights_that_mxfp4_can_hold(shape, shard, seed):
+@given(shape=shapes(packable=True), shard=SHARD_SIZES, seed=st.integers(0, 2**16), experts=FORMS_IN_MEMORY)
+def test_the_packed_form_gives_back_every_bit_of_weights_that_mxfp4_can_hold(shape, shard, seed, experts):
     config = SMALL.with_(**shape)
     model = small_model(config, seed, packable=True)
     with tempfile.TemporaryDirectory() as folder:
-        again = load(save_pretrained(model, Path(folder) / config.name, "huggingface-mxfp4", max_shard_bytes=shard))
+        saved = save_pretrained(model, Path(folder) / config.name, "huggingface-mxfp4", max_shard_bytes=shard)
+        again = load(saved, experts=experts)
     assert same_state(model, again)
     assert again.config == config
 
 
 @few
-@given(shape=shapes(packable=True), shard=SHARD_SIZES, seed=st.integers(0, 2**16))
-def test_openais_form_gives_back_every_bit_and_all_of_the_config_that_it_can_say(shape, shard, seed):
+@given(shape=shapes(packable=True), shard=SHARD_SIZES, seed=st.integers(0, 2**16), experts=FORMS_IN_MEMORY)
+def test_openais_form_gives_back_every_bit_and_all_of_the_config_that_it_can_say(shape, shard, seed, experts):
     config = SMALL.with_(**shape)
     model = small_model(config, seed, packable=True)
     with tempfile.TemporaryDirectory() as folder:
         saved = save_pretrained(model, Path(folder) / config.name, "openai", max_shard_bytes=shard)
-        again = load(saved, dtype=config.dtype)  # its config.json has no dtype
+        again = load(saved, dtype=config.dtype, experts=experts)  # its config.json has no dtype
     assert same_state(model, again)
     assert again.config == config.with_(bos_token_id=None, pad_token_id=None, eos_token_ids=())
 
@@ -59,7 +63,30 @@ def test_weights_that_mxfp4_cannot_hold_come_back_rounded_to_it_and_nothing_else
     for name, weight in model.state_dict().items():
         packed = name.endswith(("W_gate_up", "W_down"))
         expected = unpack(*pack(weight), dtype=torch.float32) if packed else weight
-        assert torch.equal(again.state_dict()[name], expected), name
+        assert torch.equal(plain_state(again)[name], expected), name
+
+
+def test_a_packed_model_is_saved_byte_for_byte_as_it_was_read_and_dense_without_loss(tmp_path):
+    first = save_pretrained(small_model(), tmp_path / "first", "huggingface-mxfp4")
+    packed = load(first)
+    assert isinstance(packed.blocks[0].mlp.experts, PackedExperts)
+    again = save_pretrained(packed, tmp_path / "again", "huggingface-mxfp4")
+    assert (again / "model.safetensors").read_bytes() == (first / "model.safetensors").read_bytes()
+    dense = load(save_pretrained(packed, tmp_path / "dense"))
+    assert isinstance(dense.blocks[0].mlp.experts, Experts)
+    assert same_state(dense, load(first, experts="dense"))
+
+
+def test_a_model_survives_the_replacement_of_its_own_files_and_an_edit_of_a_mapped_weight_never_reaches_them(tmp_path):
+    saved = save_pretrained(small_model(seed=1), tmp_path / "it", "huggingface-mxfp4")
+    on_disk = (saved / "model.safetensors").read_bytes()
+    model, other = load(saved), load(saved)
+    with torch.no_grad():
+        model.blocks[0].attn.o.weight.zero_()
+    assert (saved / "model.safetensors").read_bytes() == on_disk
+    assert bool(other.blocks[0].attn.o.weight.any())
+    save_pretrained(small_model(seed=2), saved, "huggingface-mxfp4", overwrite=True)
+    assert same_state(other, load(save_pretrained(small_model(seed=1), tmp_path / "same", "huggingface-mxfp4")))
 
 
 def test_shards_count_from_zero_and_the_index_lists_every_tensor(tmp_path):

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from workbench import cli
+from workbench.cli import lab as lab_command
 
 STAND_IN = """
 import json, os, pathlib, signal, sys, time
@@ -147,9 +148,9 @@ def test_a_file_where_the_folder_should_be_is_one_message_and_no_traceback(lab: 
 
 
 def test_without_its_notebooks_an_installation_says_where_it_looked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(cli, "PACKAGE", tmp_path / "workbench")
+    monkeypatch.setattr(lab_command, "PACKAGE", tmp_path / "workbench")
     with pytest.raises(FileNotFoundError, match=r"no 'notebooks'.*install the workbench again"):
-        cli.shipped("notebooks", "_notebooks")
+        lab_command.shipped("notebooks", "_notebooks")
 
 
 def test_the_command_line_alone_imports_nothing_heavy(root: Path):

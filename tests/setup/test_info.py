@@ -2,11 +2,14 @@
 
 import json
 import math
+import re
+import time
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
+from tests.small import as_in_a_notebook  # noqa: F401
 from workbench.cli import main
 
 # The public gpt-oss-20b: its config.json's sizes, and three figures that its model card and its weights' index state.
@@ -57,7 +60,8 @@ def write_header_only(path: Path, shapes: dict[str, tuple[str, list[int]]]) -> N
 
 def report(path: Path | str, capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
     assert main(["info", str(path)]) == 0
-    return dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    facts, _, _ = capsys.readouterr().out.partition("\n\n")  # after them: the memory it needs
+    return dict(line.split(maxsplit=1) for line in facts.splitlines())
 
 
 def test_info_counts_the_public_20b_as_its_card_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -94,3 +98,56 @@ def test_info_of_a_checkpoint_that_contradicts_its_config_names_the_key(
     shown = capsys.readouterr()
     assert "num_local_experts" in shown.err
     assert not shown.out
+
+
+def memory(path: Path, capsys: pytest.CaptureFixture[str], *options: str) -> dict[str, list[str]]:
+    """What → the figures in its row, of the part of the report that is about memory."""
+    assert main(["info", str(path), *options]) == 0
+    _, _, table = capsys.readouterr().out.partition("\n\n")
+    return {line[:34].strip(): re.findall(r"\S+ \S+", line[34:]) for line in table.splitlines()}
+
+
+def test_info_tells_the_memory_that_each_way_to_load_it_needs(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG_20B | {"torch_dtype": "bfloat16"}))
+    write_header_only(tmp_path / "model.safetensors", shapes_20b())
+    found = memory(tmp_path, capsys, "--length", "64", "--batch", "2")
+    assert found["memory, experts and dtype"] == [
+        "packed bfloat16", "packed float32", "dense bfloat16", "dense float32"
+    ]  # fmt: skip
+    # By hand: 12.7 billion packed bytes and 1.8 billion other numbers, of which norm gains are kept in float32.
+    experts, others = 19_110_297_600, 20_914_757_184 - 19_110_297_600
+    norms, packed = 49 * 2880, experts // 32 * 17
+    billions = {
+        "weights: pages of the files": [packed + 2 * (others - norms), packed, 2 * (others - norms), 0],
+        "weights: private memory": [4 * norms, 4 * others, 2 * experts + 4 * norms, 4 * (experts + others)],
+    }
+    for what, expected in billions.items():
+        assert [as_bytes(text) for text in found[what]] == pytest.approx(expected, rel=0.05), what
+    # 24 layers, 64 tokens below the window, keys and values of 8 heads of 64, 2 rows.
+    kv = 24 * 64 * 2 * 8 * 64 * 2
+    assert [as_bytes(text) for text in found["KV cache"]] == pytest.approx([2 * kv, 4 * kv, 2 * kv, 4 * kv], rel=0.01)
+    rows = [found[f"{name}"] for name in ("model(tokens)", "wb.run, standard sites", "model.run_with_cache, all sites")]
+    forward, standard, everything = ([as_bytes(text) for text in row] for row in rows)
+    assert all(f < s < e for f, s, e in zip(forward, standard, everything, strict=True))
+
+
+def as_bytes(text: str) -> float:
+    number, unit = text.split()
+    return float(number.replace(",", "")) * {"GB": 1e9, "MB": 1e6, "kB": 1e3, "bytes": 1}[unit]
+
+
+@pytest.mark.usefixtures("as_in_a_notebook")
+def test_info_of_the_20b_takes_no_two_seconds_beside_the_imports(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG_20B))
+    write_header_only(tmp_path / "model.safetensors", shapes_20b())
+    began = time.process_time()
+    assert main(["info", str(tmp_path)]) == 0
+    assert time.process_time() - began < 2
+    assert capsys.readouterr().out.count("tokens adds") == 3
+
+
+@pytest.mark.parametrize("wrong", ["0", "-3", "many"])
+def test_a_length_that_is_none_is_refused(wrong: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        main(["info", "nano", f"--length={wrong}"])
+    assert "expected a whole number from 1 on" in capsys.readouterr().err

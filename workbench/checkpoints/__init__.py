@@ -1,8 +1,23 @@
-"""Checkpoints on disk: read in three forms, written in the same three."""
+"""Checkpoints on disk: read in three forms, written in the same three, and made up in two to try hardware."""
 
 from workbench.checkpoints.embedded import EMBEDDED, embedded_path
 from workbench.checkpoints.errors import CheckpointError, Problem
+from workbench.checkpoints.estimate import estimate
 from workbench.checkpoints.load import load
 from workbench.checkpoints.save import save_pretrained
+from workbench.checkpoints.synth import synthesise
+from workbench.checkpoints.verify import Certificate, certificate, verify
 
-__all__ = ["load", "save_pretrained", "CheckpointError", "Problem", "embedded_path", "EMBEDDED"]
+__all__ = [
+    "load",
+    "save_pretrained",
+    "synthesise",
+    "estimate",
+    "verify",
+    "certificate",
+    "Certificate",
+    "CheckpointError",
+    "Problem",
+    "embedded_path",
+    "EMBEDDED",
+]

@@ -1,15 +1,17 @@
-"""One safetensors file: its header checked in full, its tensors read without mapping the file into memory.
+"""One safetensors file: its header checked in full, its tensors read in parts or mapped in place.
 
 The format (github.com/huggingface/safetensors): 8 bytes of header length, a JSON header {name: {dtype, shape,
 data_offsets}}, then the data, without holes. Read here rather than by the safetensors package so that each fault is
-named (file, tensor, expected, found), and so that a tensor can be read in parts straight into place: a mapped file
-would count against memory a second time.
+named (file, tensor, expected, found), and so that a tensor that must be cast or moved is read in parts straight into
+place: mapped pages would count against memory a second time. What is used as it lies is mapped instead: opening 13 GB
+then takes no time, and the pages are the system's to drop and to share between processes.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import mmap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +57,7 @@ class SafetensorsFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.tensors = _read_header(path)
+        self._mapped: mmap.mmap | None = None
 
     def read(self, name: str, start: int | None = None, stop: int | None = None) -> Tensor:
         """A tensor, or its rows ``start`` to ``stop`` (along the first axis) without touching the others.
@@ -63,15 +66,27 @@ class SafetensorsFile:
             CheckpointError: if the file ends before the tensor does.
         """
         info = self.tensors[name]
-        shape, first, n_bytes = info.shape, info.start, info.stop - info.start
-        if shape and (start, stop) != (None, None):
-            begin, end, _ = slice(start, stop).indices(shape[0])
-            row = n_bytes // max(shape[0], 1)
-            shape, first, n_bytes = (end - begin, *shape[1:]), info.start + begin * row, (end - begin) * row
+        shape, first, n_bytes = _rows_of(info, start, stop)
         out = torch.empty(shape, dtype=TORCH_DTYPES[info.dtype], device="cpu")
         if n_bytes:
             self._read_into(out, name, first, n_bytes)
         return out
+
+    def map(self, name: str, start: int | None = None, stop: int | None = None) -> Tensor | None:
+        """A tensor, or some of its rows, as pages of the file; None where its bytes do not lie as torch needs them.
+
+        Private to this process: writing into it copies the page and never reaches the file. The file must stay as it
+        is meanwhile (replacing it by renaming another one over it is safe).
+        """
+        info = self.tensors[name]
+        dtype, (shape, first, n_bytes) = TORCH_DTYPES[info.dtype], _rows_of(info, start, stop)
+        if first % dtype.itemsize or not n_bytes:
+            return None
+        if self._mapped is None:
+            with self.path.open("rb") as file:
+                # Copy-on-write and not read-only: an edit of a weight in place would end the process otherwise.
+                self._mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        return torch.frombuffer(self._mapped, dtype=dtype, count=n_bytes // dtype.itemsize, offset=first).view(shape)
 
     def _read_into(self, out: Tensor, name: str, first: int, n_bytes: int) -> None:
         buffer = memoryview(out.reshape(-1).view(torch.uint8).numpy())  # pyright: ignore[reportArgumentType]
@@ -85,6 +100,16 @@ class SafetensorsFile:
                         Problem(self.path, f"tensor {name!r}", f"{n_bytes} bytes from byte {first}", f"only {done}")
                     )
                 done += got
+
+
+def _rows_of(info: TensorInfo, start: int | None, stop: int | None) -> tuple[tuple[int, ...], int, int]:
+    """Shape, first byte and number of bytes of rows ``start`` to ``stop`` along the first axis."""
+    shape, n_bytes = info.shape, info.stop - info.start
+    if not shape or (start, stop) == (None, None):
+        return shape, info.start, n_bytes
+    begin, end, _ = slice(start, stop).indices(shape[0])
+    row = n_bytes // max(shape[0], 1)
+    return (end - begin, *shape[1:]), info.start + begin * row, (end - begin) * row
 
 
 def _read_header(path: Path) -> dict[str, TensorInfo]:

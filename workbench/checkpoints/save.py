@@ -25,9 +25,11 @@ from workbench.checkpoints.load import as_dtype
 from workbench.checkpoints.tables import Row, Table, sizes_of
 from workbench.checkpoints.weights import SHOW_PROGRESS_ABOVE
 from workbench.model.config import Config
-from workbench.model.mxfp4 import BLOCK, pack
+from workbench.model.mxfp4 import BLOCK, PackedWeight, pack
+from workbench.model.packed import MATRICES, PackedExperts
 from workbench.model.transformer import HookedGptOss
 
+Weight = Tensor | PackedWeight
 Form = Literal["huggingface", "huggingface-mxfp4", "openai"]
 FORMS: dict[str, Table] = {
     "huggingface": huggingface.DENSE,
@@ -67,7 +69,7 @@ def save_pretrained(
     stored = as_dtype(model.embed.weight.dtype if dtype is None else dtype)
     _check_place(path)
     files = _json_files(model.config, form, str(stored).removeprefix("torch."))
-    pieces = list(_pieces(FORMS[form], model.config, model.state_dict(), stored))
+    pieces = list(_pieces(FORMS[form], model.config, _weights(model), stored))
     with _appearing_whole(path, overwrite) as folder:
         for name, content in files.items():
             _write_json(folder / name, content)
@@ -75,6 +77,16 @@ def save_pretrained(
             model.tokenizer.save(folder)
         _write_shards(folder, pieces, max_shard_bytes, model.config.name)
     return path
+
+
+def _weights(model: HookedGptOss) -> dict[str, Weight]:
+    """The state dict; packed experts as one matrix each, under the names that dense ones have."""
+    weights: dict[str, Weight] = dict(model.state_dict())
+    for layer, block in enumerate(model.blocks):
+        if isinstance(block.mlp.experts, PackedExperts):
+            for name in MATRICES:
+                weights[f"blocks.{layer}.mlp.experts.{name}"] = getattr(block.mlp.experts, name)
+    return weights
 
 
 def _json_files(config: Config, form: Form, dtype: str) -> dict[str, dict[str, Any]]:
@@ -99,7 +111,7 @@ class _Piece:
     make: Callable[[], dict[str, Tensor]]
 
 
-def _pieces(table: Table, config: Config, state: Mapping[str, Tensor], dtype: torch.dtype) -> Iterator[_Piece]:
+def _pieces(table: Table, config: Config, state: Mapping[str, Weight], dtype: torch.dtype) -> Iterator[_Piece]:
     together: dict[str, list[Row]] = {}
     for row in table.expanded(config.n_layers):
         together.setdefault(row.theirs, []).append(row)
@@ -117,13 +129,21 @@ def _pieces(table: Table, config: Config, state: Mapping[str, Tensor], dtype: to
             yield _Piece(n_bytes, lambda n=name, s=sources, t=turned, d=held: {n: _dense(s, t, d)})
 
 
-def _dense(sources: list[Tensor], transposed: bool, dtype: torch.dtype) -> Tensor:
-    parts = [source.detach().to(device="cpu", dtype=dtype) for source in sources]
+def _dense(sources: list[Weight], transposed: bool, dtype: torch.dtype) -> Tensor:
+    parts = [_plain(source, dtype) for source in sources]
     whole = torch.cat(parts) if len(parts) > 1 else parts[0]
     return (whole.transpose(1, 2) if transposed else whole).contiguous()
 
 
-def _packed(weights: Tensor, name: str) -> tuple[Tensor, Tensor]:
+def _plain(source: Weight, dtype: torch.dtype) -> Tensor:
+    if isinstance(source, PackedWeight):
+        return source.unpack(dtype).cpu()
+    return source.detach().to(device="cpu", dtype=dtype)
+
+
+def _packed(weights: Weight, name: str) -> tuple[Tensor, Tensor]:
+    if isinstance(weights, PackedWeight):
+        return weights.blocks.cpu(), weights.scales.cpu()
     try:
         experts = [pack(expert) for expert in weights.detach().cpu()]  # one at a time: packing works in float32
     except ValueError as error:

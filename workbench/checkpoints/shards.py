@@ -60,6 +60,10 @@ class Shards:
         """A tensor, or rows of it; see :meth:`SafetensorsFile.read`."""
         return self._file_of[name].read(name, start, stop)
 
+    def map(self, name: str, start: int | None = None, stop: int | None = None) -> Tensor | None:
+        """A tensor as pages of its file, where that can be; see :meth:`SafetensorsFile.map`."""
+        return self._file_of[name].map(name, start, stop)
+
     def _add(self, file: SafetensorsFile) -> None:
         for name in file.tensors:
             if name in self._file_of:

@@ -1,68 +1,32 @@
-"""The command line: `workbench lab` opens the notebooks, `workbench info` tells what a checkpoint holds.
-
-Thin on purpose: what it does is a call into a folder below, and nothing heavy is imported before it is needed.
-"""
+"""`workbench lab` opens the notebooks in JupyterLab."""
 
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import shutil
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-
-from workbench import __version__
+from typing import Any
 
 START = "00_start.ipynb"
-PACKAGE = Path(__file__).resolve().parent
+PACKAGE = Path(__file__).resolve().parents[1]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; the exit status is 0 when it worked, 1 (with one message on stderr) when it did not,
-    2 for a command that cannot be understood."""
-    commands = parser()
-    arguments = commands.parse_args(argv)
-    if arguments.command is None:
-        commands.print_help()
-        return 2
-    try:
-        return int(arguments.run(arguments))
-    except (OSError, ValueError) as error:
-        print(f"workbench: {error}", file=sys.stderr)
-        return 1
-
-
-def parser() -> argparse.ArgumentParser:
-    """Every command with its options."""
-    top = argparse.ArgumentParser(prog="workbench", description="An interpretability workbench for gpt-oss.")
-    top.add_argument("--version", action="version", version=f"workbench {__version__}")
-    commands = top.add_subparsers(title="commands", metavar="COMMAND", dest="command")
-
+def add(commands: Any) -> None:
+    """The options of `workbench lab`."""
     lab = commands.add_parser("lab", help=f"open the notebooks in JupyterLab, at {START}")
     lab.add_argument("--dir", type=Path, metavar="DIR", help="where your copies of the notebooks live")
     lab.add_argument("--no-browser", action="store_true", help="print the address and open no browser")
     lab.add_argument("--port", type=port, metavar="PORT", help="the port to serve on (default: the first free one)")
-    lab.set_defaults(run=run_lab)
-
-    info = commands.add_parser("info", help="what a checkpoint on disk holds: configuration, tensors, parameters")
-    info.add_argument("path", metavar="PATH", help="a folder with safetensors files and a config.json, or: nano")
-    info.set_defaults(run=run_info)
-    return top
+    lab.set_defaults(run=run)
 
 
-def run_lab(given: argparse.Namespace) -> int:
+def run(given: argparse.Namespace) -> int:
     """`workbench lab`."""
     return open_lab(given.dir, browser=not given.no_browser, port=given.port)
-
-
-def run_info(given: argparse.Namespace) -> int:
-    """`workbench info`."""
-    return show_info(given.path)
 
 
 def port(text: str) -> int:
@@ -70,9 +34,6 @@ def port(text: str) -> int:
     if text.isdecimal() and 0 < int(text) < 65536:
         return int(text)
     raise argparse.ArgumentTypeError(f"{text!r} is not a port; give a whole number from 1 to 65535")
-
-
-# ---------------------------------------------------------------- lab
 
 
 def open_lab(folder: Path | None, *, browser: bool = True, port: int | None = None) -> int:
@@ -145,39 +106,3 @@ def wait(command: Sequence[str]) -> int:
             return process.wait()
         except KeyboardInterrupt:
             continue  # Ctrl-C reaches JupyterLab too, which asks before it stops
-
-
-# ---------------------------------------------------------------- info
-
-
-def show_info(path: str) -> int:
-    """Print what a checkpoint holds, read from its config.json and the headers of its files: no weights are loaded."""
-    from workbench.checkpoints.configs import read_config
-    from workbench.checkpoints.embedded import EMBEDDED
-    from workbench.checkpoints.resolve import resolve
-    from workbench.checkpoints.shards import Shards
-    from workbench.checkpoints.tables import check_tensors, evaluate, sizes_of
-
-    if path not in EMBEDDED and not Path(path).expanduser().is_dir():
-        raise ValueError(f"{path!r} is not a folder; give the folder of a checkpoint, or one of {', '.join(EMBEDDED)}")
-    folder, name = resolve(path)
-    config, table = read_config(folder, name)
-    shards = Shards(folder)
-    check_tensors(table, config, shards, folder / "config.json")
-
-    sizes = sizes_of(config)
-    # By stored name: the three parts of a fused tensor are counted once, packed numbers as numbers.
-    rows = table.expanded(config.n_layers)
-    shapes = {row.theirs: [evaluate(axis, sizes) for axis in row.shape.split()] for row in rows}
-    dtypes = Counter(shards.info(tensor).dtype for tensor in shards.names)
-    facts = {
-        "folder": str(folder),
-        "form": table.form,
-        "parameters": f"{sum(map(math.prod, shapes.values())):,}",
-        "tensors": f"{len(shards.names)} in {len({shards.path(tensor) for tensor in shards.names})} file(s): "
-        + ", ".join(f"{count} {dtype}" for dtype, count in sorted(dtypes.items())),
-        "bytes": f"{shards.n_bytes:,}",
-    }
-    for key, value in (facts | asdict(config)).items():
-        print(f"{key:18} {value}")
-    return 0
