@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from workbench.activations import Run, run
-    from workbench.checkpoints import CheckpointError, load, save_pretrained
+    from workbench.checkpoints import Certificate, CheckpointError, certificate, estimate, load, save_pretrained, verify
     from workbench.interventions import AblateExpert
     from workbench.model import GPT_OSS_20B, GPT_OSS_120B, NANO, Config, HookedGptOss, UnknownSite, preset
+    from workbench.model.memory import NotEnoughMemory
     from workbench.text import Chat, Tokenizer, Tool
 
 __version__ = "0.1.0"
@@ -22,27 +23,33 @@ __all__ = [
     "GPT_OSS_20B",
     "NANO",
     "AblateExpert",
+    "Certificate",
     "Chat",
     "CheckpointError",
     "Config",
     "HookedGptOss",
+    "NotEnoughMemory",
     "Run",
     "Tokenizer",
     "Tool",
     "UnknownSite",
+    "certificate",
+    "estimate",
     "load",
     "preset",
     "run",
     "save_pretrained",
+    "verify",
 ]
 
 # Each name's folder, imported when the name is first used: `workbench --help`, or a figure of stored results,
 # needs no torch.
 _FOLDERS = {
     "activations": ("Run", "run"),
-    "checkpoints": ("CheckpointError", "load", "save_pretrained"),
+    "checkpoints": ("Certificate", "CheckpointError", "certificate", "estimate", "load", "save_pretrained", "verify"),
     "interventions": ("AblateExpert",),
     "model": ("GPT_OSS_120B", "GPT_OSS_20B", "NANO", "Config", "HookedGptOss", "UnknownSite", "preset"),
+    "model.memory": ("NotEnoughMemory",),
     "text": ("Chat", "Tokenizer", "Tool"),
 }
 _FOLDER_OF = {name: folder for folder, names in _FOLDERS.items() for name in names}

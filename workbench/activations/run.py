@@ -18,28 +18,12 @@ from transformer_lens import ActivationCache
 from workbench.interventions import all_edits, check_all
 from workbench.model import HookedGptOss
 from workbench.model.fingerprint import fingerprint
+from workbench.model.memory import check_memory as refuse
 from workbench.results import labelled
 from workbench.text import Labels, label
 
 Routing = Literal["live", "frozen_set", "frozen_set_and_weights"]
 SitesFilter = str | Sequence[str] | Callable[[str], bool] | None
-
-# What the views and the small experiments read. hook_result and the expert projections are large: ask for them.
-STANDARD_SITES = (
-    "hook_embed",
-    "hook_resid_pre",
-    "hook_resid_mid",
-    "hook_resid_post",
-    "hook_attn_out",
-    "hook_mlp_out",
-    "hook_scale",
-    "hook_pattern",
-    "hook_sink",
-    "hook_z",
-    "hook_router_logits",
-    "hook_expert_indices",
-    "hook_expert_weights",
-)
 
 
 @dataclass(frozen=True, repr=False)
@@ -132,6 +116,7 @@ def run(
     routing_from: Run | None = None,
     attention_mask: Tensor | None = None,
     name: str | None = None,
+    check_memory: bool = True,
 ) -> Run:
     """Run the model once, with interventions on for just this run, and keep what it did.
 
@@ -146,6 +131,7 @@ def run(
         routing_from: the run whose routing is taken: as many rows, and at least as long.
         attention_mask: [batch pos], true for real tokens.
         name: how to refer to this run later.
+        check_memory: refuse a run that cannot fit in what is free; False runs it all the same.
 
     Returns:
         The Run; if anything was edited, with flipped routes and KL against the same input unedited (one more forward).
@@ -153,13 +139,16 @@ def run(
     Raises:
         ValueError: for a spec, a routing or tokens that the model does not have, before anything runs.
         UnknownSite: for a site that does not exist.
+        NotEnoughMemory: for a run that cannot fit, before anything runs.
     """
     tokens, mask = model.as_batch(input, attention_mask)
     interventions = tuple(interventions)
     check_all(interventions, model.config, tokens.shape[1])
     _refuse_rerouting_of_frozen_routes(interventions, routing)
     hooks = [*_freeze(model, tokens, routing, routing_from), *all_edits(interventions)]
-    names = _kept_sites(model, sites)
+    names = model.sites.wanted(sites)
+    if check_memory:
+        _refuse_what_cannot_fit(model, tokens, [*names, *_routes(model)], hooks)
     index_weights = "recompute" if routing == "frozen_set" else "keep"
     # One lock round the edited and the unedited pass: no other thread's edit may stand between them.
     with model._lock:
@@ -187,10 +176,10 @@ def _routes(model: HookedGptOss) -> list[str]:
     return [f"blocks.{layer}.mlp.hook_expert_indices" for layer in range(model.config.n_layers)]
 
 
-def _kept_sites(model: HookedGptOss, sites: SitesFilter) -> list[str]:
-    if sites is None:
-        return [site for site in model.sites if site.endswith(STANDARD_SITES)]
-    return model.sites.select(None if isinstance(sites, str) and sites == "all" else sites)  # type: ignore[arg-type]
+def _refuse_what_cannot_fit(model: HookedGptOss, tokens: Tensor, names: list[str], hooks: list[tuple]) -> None:
+    shape, kept = (tokens.shape[0], tokens.shape[1]), list(dict.fromkeys(names))
+    heard = tuple(name for name, _ in hooks if name not in kept)
+    refuse(model, shape, kept, what="wb.run", filter_name="sites", heard=heard, compared=bool(hooks))
 
 
 def _freeze(model: HookedGptOss, tokens: Tensor, routing: Routing, source: Run | None) -> list[tuple[str, Callable]]:
