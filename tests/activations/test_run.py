@@ -116,7 +116,7 @@ def test_the_provenance_says_which_weights_and_versions(model: HookedGptOss, tok
 def test_the_divergence_is_summed_by_hand_over_the_vocabulary(model: HookedGptOss, tokens: Tensor) -> None:
     spec = AblateExpert(layer=1, expert=3)
     done = run(model, tokens, [spec])
-    p, q = model(tokens).softmax(-1), done.logits.softmax(-1)
+    p, q = model(tokens).double().softmax(-1), done.logits.double().softmax(-1)
     by_hand = sum(p[..., i] * (p[..., i] / q[..., i]).log() for i in range(p.shape[-1]))
     torch.testing.assert_close(done.kl.double(), by_hand, rtol=1e-3, atol=2e-6)  # kl is taken in float32
     assert done.kl.shape == tokens.shape and (done.kl >= 0).all()

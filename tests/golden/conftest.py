@@ -1,9 +1,11 @@
-"""What the golden tests share: the two references, and the table of figures at the end of the run."""
+"""What the golden tests share: the form of our model, and the table of figures at the end of the run."""
 
 import pytest
 
+from tests.forms import FORMS, held_as
 from tests.golden.measured import Measured
 
+form = held_as(*FORMS)
 MEASURED = pytest.StashKey[Measured]()
 
 

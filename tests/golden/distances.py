@@ -36,15 +36,15 @@ def is_not_above_zero(excess: list[float]) -> bool:
     return bool(values.mean() <= STANDARD_ERRORS * values.std() / math.sqrt(len(values)))
 
 
-def check_distances(trials: list[dict[str, Tensor]], row: str, measured: Measured, seed: int) -> None:
-    """Assert the claim. A trial holds what each implementation gave, by name, ours as "ours"; the figures of all
-    trials together are recorded under ``row``."""
+def check_distances(trials: list[dict[str, Tensor]], form: str, row: str, measured: Measured, seed: int) -> None:
+    """Assert the claim. A trial holds what each implementation gave, by name, ours as "ours", its experts held in
+    ``form``; the figures of all trials together are recorded under ``row``."""
     between = [rms(trial["transformers"] - trial["openai"]) for trial in trials]
     assert max(between) > 0
-    measured.record(row, "between them", rms(torch.tensor(between)))
+    measured.record_in(form, row, "between them", rms(torch.tensor(between)))
     for reference in REFERENCES:
         ours = [rms(trial["ours"] - trial[reference]) for trial in trials]
-        measured.record(row, reference, rms(torch.tensor(ours)))
+        measured.record_in(form, row, reference, rms(torch.tensor(ours)))
         pairs = zip(ours, between, strict=True)
         excess = [(mine - theirs) / max(mine + theirs, 1e-30) for mine, theirs in pairs]  # 0 if all three round alike
-        assert is_not_above_zero(excess), f"{row}: {ours} from {reference}, {between} between them, seed {seed}"
+        assert is_not_above_zero(excess), f"{form}, {row}: {ours} from {reference}, {between} between, seed {seed}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tests.forms import DENSE
+
 COLUMNS = ("transformers", "openai", "between them")
 
 
@@ -18,6 +20,10 @@ class Measured:
             raise ValueError(f"column {column!r}: expected one of {COLUMNS}")
         values = self._rows.setdefault(row, {})
         values[column] = max(value, values.get(column, 0.0))
+
+    def record_in(self, form: str, row: str, column: str, value: float) -> None:
+        """Keep the value in the row of this form of our model: dense experts have the plain row."""
+        self.record(row if form == DENSE else f"{form}: {row}", column, value)
 
     def lines(self) -> list[str]:
         """The table; no lines if nothing was recorded."""

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 import torch
 from torch import Tensor
 
+from tests.forms import held
 from tests.golden.references import openai_model, transformers_model
 from tests.golden.routes import Implementation, sets
 from tests.golden.shapes import model_in, normal, random_model, random_shape, rounded
@@ -19,10 +20,10 @@ class Parts:
     OpenAI's parts take the stream and norm it themselves, so norm and residual are in all three.
     """
 
-    def __init__(self, seed: int, dtype: torch.dtype) -> None:
-        self.config = random_shape(seed, n_layers=2)
-        exact = rounded(random_model(self.config, seed))
-        self.ours = model_in(exact, dtype)
+    def __init__(self, seed: int, dtype: torch.dtype, form: str) -> None:
+        self.config = random_shape(seed, form, n_layers=2)
+        exact = rounded(random_model(self.config, seed, form))
+        self.ours = held(model_in(exact, dtype), form)
         self.transformers = transformers_model(exact, dtype)
         self.openai = openai_model(exact, dtype)
         self.n = 3 * self.config.sliding_window + 10

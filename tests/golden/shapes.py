@@ -8,11 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tests.forms import DENSE, packable
 from workbench.model import Config, ConfigError, HookedGptOss, Rope, random_weights
 
 
-def random_shape(seed: int, **fixed: Any) -> Config:
-    """A small gpt-oss of random sizes with YaRN on; every size that both references let us choose is drawn."""
+def random_shape(seed: int, form: str = DENSE, **fixed: Any) -> Config:
+    """A small gpt-oss of random sizes with YaRN on; every size that both references let us choose is drawn. Packed
+    forms have whole blocks of 32 in d_model and d_mlp."""
     draw = random.Random(seed)
     kv_heads, n_experts = draw.choice([1, 2, 3]), draw.randint(3, 12)
     sizes = {
@@ -31,6 +33,8 @@ def random_shape(seed: int, **fixed: Any) -> Config:
         "eos_token_ids": (),
         "name": f"random-{seed}",
     }
+    if form != DENSE:
+        sizes |= {"d_model": draw.choice([32, 64, 96]), "d_mlp": draw.choice([32, 64])}
     while True:  # until YaRN's corners are in order
         factor, context = draw.randint(2, 40), draw.randint(210, 4096)
         fast, slow = draw.uniform(16, 48), draw.uniform(0.5, 3)
@@ -43,15 +47,15 @@ def random_shape(seed: int, **fixed: Any) -> Config:
 
 
 @torch.no_grad()
-def random_model(config: Config, seed: int) -> HookedGptOss:
+def random_model(config: Config, seed: int, form: str = DENSE) -> HookedGptOss:
     """Random float32 weights that use the whole architecture: sinks that take a share, gates beyond their clamp; logits
-    of order 1."""
+    of order 1. It is dense: what the references are built around, and what ``forms.held`` holds in another form."""
     model = random_weights(HookedGptOss(config, dtype=torch.float32), seed)
     for block in model.blocks:
         block.attn.sinks.mul_(2).add_(3)
         block.mlp.experts.W_gate_up.mul_(4)
         block.mlp.experts.W_down.mul_(0.25)
-    return model
+    return model if form == DENSE else packable(model)
 
 
 @torch.no_grad()

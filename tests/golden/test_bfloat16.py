@@ -1,7 +1,8 @@
 """bfloat16: no farther from either reference than the references are from each other.
 
 Every trial is a random model whose weights are bfloat16 numbers, run by all three implementations in bfloat16 on the
-same tokens. A distance is the root mean square of the logits' difference over vocabulary and tokens:
+same tokens. Ours holds its experts dense, and packed, where the references have the numbers that the bytes stand for.
+A distance is the root mean square of the logits' difference over vocabulary and tokens:
 
 - free: each implementation routes as it likes; over tokens whose expert sets agree in all three, at every layer. Sets
   that differ are counted apart. (Earlier tokens that were routed otherwise still reach these through attention.)
@@ -18,12 +19,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.forms import DENSE, held
 from tests.golden.distances import REFERENCES, check_distances, is_not_above_zero
 from tests.golden.references import openai_model, transformers_model
 from tests.golden.routes import Implementation, flips, sets
 from tests.golden.shapes import model_in, random_model, random_shape, random_tokens, rounded
 
-N_TRIALS = 32
+N_TRIALS, N_PACKED_TRIALS = 32, 24
 
 
 @dataclass
@@ -40,11 +42,11 @@ class Trial:
         return ~torch.stack(list(self.flipped.values())).any(0).any(0)
 
 
-def make_trial(seed: int) -> Trial:
-    config = random_shape(seed, n_layers=3, d_vocab=100)
-    exact = rounded(random_model(config, seed))
+def make_trial(seed: int, form: str) -> Trial:
+    config = random_shape(seed, form, n_layers=3, d_vocab=100)
+    exact = rounded(random_model(config, seed, form))
     implementations = {
-        "ours": Implementation(model_in(exact, torch.bfloat16)),
+        "ours": Implementation(held(model_in(exact, torch.bfloat16), form)),
         "transformers": Implementation(transformers_model(exact, torch.bfloat16)),
         "openai": Implementation(openai_model(exact, torch.bfloat16)),
     }
@@ -61,27 +63,27 @@ def make_trial(seed: int) -> Trial:
 
 
 @pytest.fixture(scope="module")
-def trials(seed: int) -> list[Trial]:
-    return [make_trial(seed + n) for n in range(N_TRIALS)]
+def trials(form: str, seed: int) -> list[Trial]:
+    return [make_trial(seed + n, form) for n in range(N_TRIALS if form == DENSE else N_PACKED_TRIALS)]
 
 
-def test_logits_are_no_farther_from_a_reference_than_the_references_from_each_other(trials, measured, seed):
+def test_logits_are_no_farther_from_a_reference_than_the_references_from_each_other(trials, form, measured, seed):
     agreed = [{name: logits[trial.agreed] for name, logits in trial.free.items()} for trial in trials]
     kept = sum(int(trial.agreed.sum()) for trial in trials) / sum(len(trial.agreed) for trial in trials)
     assert kept > 0.5
-    check_distances(agreed, "bfloat16 logits, tokens that agree, rms Δ", measured, seed)
+    check_distances(agreed, form, "bfloat16 logits, tokens that agree, rms Δ", measured, seed)
 
 
-def test_logits_on_equal_routes_are_no_farther_either(trials, measured, seed):
-    check_distances([trial.forced for trial in trials], "bfloat16 logits, equal routes, rms Δ", measured, seed)
+def test_logits_on_equal_routes_are_no_farther_either(trials, form, measured, seed):
+    check_distances([trial.forced for trial in trials], form, "bfloat16 logits, equal routes, rms Δ", measured, seed)
 
 
-def test_near_tied_routes_flip_no_more_often_than_between_the_references(trials, measured, seed):
+def test_near_tied_routes_flip_no_more_often_than_between_the_references(trials, form, measured, seed):
     row = "bfloat16 flipped expert sets, share"
     between = [trial.flipped[REFERENCES].float().mean().item() for trial in trials]
-    measured.record(row, "between them", sum(between) / len(between))
+    measured.record_in(form, row, "between them", sum(between) / len(between))
     for reference in REFERENCES:
         ours = [trial.flipped["ours", reference].float().mean().item() for trial in trials]
-        measured.record(row, reference, sum(ours) / len(ours))
+        measured.record_in(form, row, reference, sum(ours) / len(ours))
         excess = [mine - theirs for mine, theirs in zip(ours, between, strict=True)]
-        assert is_not_above_zero(excess), f"{ours} from {reference}, {between} between, seed {seed}"
+        assert is_not_above_zero(excess), f"{form}: {ours} from {reference}, {between} between, seed {seed}"

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from tests.forms import DENSE, only
 from tests.golden.distances import check_distances, largest, rms
 from tests.golden.measured import Measured
 from tests.golden.parts import Parts
@@ -26,33 +27,36 @@ def no_gradients():
 
 
 @pytest.fixture(scope="module")
-def wide(seed: int) -> list[Parts]:
-    return [Parts(seed + n, torch.float32) for n in range(N_TRIALS // 3)]
+def wide(form: str, seed: int) -> list[Parts]:
+    return [Parts(seed + n, torch.float32, form) for n in range(N_TRIALS // 3)]
 
 
 @pytest.fixture(scope="module")
-def narrow(seed: int) -> list[Parts]:
-    return [Parts(seed + n, torch.bfloat16) for n in range(N_TRIALS)]
+def narrow(form: str, seed: int) -> list[Parts]:
+    return [Parts(seed + n, torch.bfloat16, form) for n in range(N_TRIALS)]
 
 
 @pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS.keys())
 @pytest.mark.parametrize("part", PARTS)
-def test_each_part_equals_both_references_in_float32(wide: list[Parts], part: str, layer: int, measured: Measured):
+def test_each_part_equals_both_references_in_float32(
+    wide: list[Parts], form: str, part: str, layer: int, measured: Measured
+):
     for parts in wide:
         after = getattr(parts, part)(layer)
         for reference in ("transformers", "openai"):
             distance = largest(after["ours"] - after[reference])
-            measured.record(f"{part} alone, float32, max |Δ|", reference, distance)
+            measured.record_in(form, f"{part} alone, float32, max |Δ|", reference, distance)
             assert distance <= TOLERANCE * rms(after["ours"]), f"{reference}, {parts}"
 
 
 @pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS.keys())
 @pytest.mark.parametrize("part", PARTS)
-def test_each_part_is_no_farther_in_bfloat16_than_the_references_are_apart(narrow, part, layer, measured, seed):
+def test_each_part_is_no_farther_in_bfloat16_than_the_references_are_apart(narrow, form, part, layer, measured, seed):
     trials = [getattr(parts, part)(layer) for parts in narrow]
-    check_distances(trials, f"{part} alone, bfloat16, rms Δ", measured, seed)
+    check_distances(trials, form, f"{part} alone, bfloat16, rms Δ", measured, seed)
 
 
+@only(DENSE)
 @pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS.keys())
 def test_pattern_and_sink_are_those_of_transformers(wide: list[Parts], layer: int):
     largest_sink = 0.0
@@ -66,6 +70,7 @@ def test_pattern_and_sink_are_those_of_transformers(wide: list[Parts], layer: in
     assert largest_sink > 0.05, "the sinks take nothing here"
 
 
+@only(DENSE)
 @pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS.keys())
 def test_router_chooses_and_weighs_as_both_references(wide: list[Parts], layer: int):
     for parts in wide:
@@ -92,6 +97,7 @@ def test_experts_equal_transformers_at_any_routes_and_weights(wide: list[Parts],
         assert largest(ours[0] - theirs) <= 10 * TOLERANCE * rms(theirs)  # sums of terms that cancel
 
 
+@only(DENSE)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_clamped_swiglu_is_openais_number_for_number(wide: list[Parts], seed: int, dtype: torch.dtype):
     gate_up = (normal(seed, 400, 64) * 6).to(dtype)

@@ -1,4 +1,7 @@
-"""Gradients: of every parameter against both references, of every site against finite differences."""
+"""Gradients: of every parameter against both references, of every site against finite differences.
+
+Packed matrices are constants, without a gradient: there all the other parameters are compared.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tests.forms import DENSE, EAGER, MATRICES, each, held, held_as, through
 from tests.golden.distances import largest
 from tests.golden.measured import Measured
 from tests.golden.references import openai_model, openai_names, transformers_model, transformers_name
@@ -18,20 +22,22 @@ from tests.golden.routes import Implementation, sets
 from tests.golden.shapes import model_in, normal, random_model, random_shape, random_tokens
 from workbench.model import HookedGptOss
 
-N_SHAPES = 4
+N_SHAPES, N_PACKED_SHAPES = 4, 2
 # Of the float32 gradient's own size. What several thousand products in another order leave.
 RELATIVE = 1e-4
+PACKED_THERE = ("experts.gate_up_proj", "experts.down_proj")  # transformers' names of the matrices
 
 
 class Gradients:
     """The loss on one text and its gradient for every parameter, by all three, on equal routes."""
 
-    def __init__(self, seed: int) -> None:
-        config = random_shape(seed)
-        self.model = random_model(config, seed)
+    def __init__(self, seed: int, form: str) -> None:
+        config = random_shape(seed, form)
+        exact, self.form = random_model(config, seed, form), form
+        self.model = held(exact, form)
         self.tokens = random_tokens(config, seed, 2 * config.sliding_window + 30)
         routes = sets(Implementation(self.model).run(self.tokens)[1], config.experts_per_token)
-        self.transformers, self.openai = transformers_model(self.model), openai_model(self.model)
+        self.transformers, self.openai = transformers_model(exact), openai_model(exact)
         with Implementation(self.model).taking(routes):
             self.loss = self.model(self.tokens, return_type="loss")
         with Implementation(self.transformers).taking(routes):
@@ -42,7 +48,7 @@ class Gradients:
             loss.backward()
 
     def __str__(self) -> str:
-        return str(self.model.config)
+        return f"{self.form}, {self.model.config}"
 
     def pairs(self) -> Iterator[tuple[str, Tensor, str, Tensor]]:
         """(our name, our gradient, reference, its gradient) for every parameter and reference."""
@@ -52,17 +58,22 @@ class Gradients:
             their_name, swapped = transformers_name(name)
             other = theirs.pop(their_name)
             yield name, gradient, "transformers", other.transpose(-1, -2) if swapped else other
-        assert not theirs, f"gradients that nothing of ours answers to: {sorted(theirs)}"
+        constants = set() if self.form == DENSE else {name for name in theirs if name.endswith(PACKED_THERE)}
+        assert theirs.keys() == constants, f"gradients that nothing of ours answers to: {sorted(theirs)}"
         openai = dict(self.openai.named_parameters())
         for their_name, parts in openai_names(self.model.config).items():
+            if self.form != DENSE and parts[0].endswith(MATRICES):
+                continue
             sizes = [ours[part].shape[0] for part in parts]
             for name, other in zip(parts, openai[their_name].grad.split(sizes), strict=True):
                 yield name, ours[name], "openai", other
 
 
-@pytest.fixture(scope="module", params=range(N_SHAPES))
-def gradients(request: pytest.FixtureRequest, seed: int) -> Gradients:
-    return Gradients(seed + request.param)
+@pytest.fixture(scope="module", params=each(dense=N_SHAPES, packed=N_PACKED_SHAPES))
+def gradients(request: pytest.FixtureRequest, seed: int) -> Iterator[Gradients]:
+    form, number = request.param
+    with through(form):
+        yield Gradients(seed + number, form)
 
 
 def test_the_loss_is_that_of_both_references(gradients: Gradients):
@@ -72,7 +83,7 @@ def test_the_loss_is_that_of_both_references(gradients: Gradients):
 
 def test_every_parameter_has_the_gradient_it_has_in_both_references(gradients: Gradients, measured: Measured):
     for (kind, reference), relative in by_kind(gradients).items():
-        measured.record("float32 gradients, largest ‖Δ‖/‖g‖ of a parameter", reference, relative)
+        measured.record_in(gradients.form, "float32 gradients, largest ‖Δ‖/‖g‖ of a parameter", reference, relative)
         assert relative <= RELATIVE, f"{kind} against {reference}: {relative:.1e}, {gradients}"
 
 
@@ -97,7 +108,8 @@ def test_unrouted_experts_have_no_gradient(gradients: Gradients):
     routes = sets(Implementation(model).run(gradients.tokens)[1], config.experts_per_token)
     for layer, chosen in enumerate(routes):
         idle = sorted(set(range(config.n_experts)) - set(chosen.flatten().tolist()))
-        assert largest(model.blocks[layer].mlp.experts.W_down.grad[idle]) == 0.0
+        for name, parameter in model.blocks[layer].mlp.experts.named_parameters():
+            assert largest(parameter.grad[idle]) == 0.0, name
 
 
 # ----------------------------------------------------------------------------------------------- at the sites
@@ -105,15 +117,19 @@ STEP = 1e-6
 BOUNDARY = 1e-3  # router logits that are nearer than this to another choice of experts are not differentiated
 
 
+form = held_as(DENSE, EAGER)  # the native engine takes no float64
+
+
 @pytest.fixture(scope="module")
-def smooth(seed: int) -> tuple[HookedGptOss, Tensor]:
-    return away_from_boundaries(seed)
+def smooth(form: str, seed: int) -> tuple[HookedGptOss, Tensor]:
+    return away_from_boundaries(seed, form)
 
 
-def away_from_boundaries(seed: int) -> tuple[HookedGptOss, Tensor]:
+def away_from_boundaries(seed: int, form: str) -> tuple[HookedGptOss, Tensor]:
     """A float64 model and a text whose routes stay put when an activation moves by STEP."""
-    config = random_shape(seed, n_layers=2, sliding_window=4, experts_per_token=2, n_experts=4, d_mlp=24, d_vocab=60)
-    model = model_in(random_model(config, seed), torch.float64)
+    sizes = {"n_layers": 2, "sliding_window": 4, "experts_per_token": 2, "n_experts": 4, "d_vocab": 60}
+    config = random_shape(seed, form, d_mlp=24 if form == DENSE else 64, **sizes)
+    model = held(model_in(random_model(config, seed, form), torch.float64), form)
     for attempt in range(100):
         tokens = random_tokens(config, seed + attempt, 1, 9)
         logits = torch.cat(list(router_logits(model, tokens).values()))

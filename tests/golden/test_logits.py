@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
+from tests.forms import DENSE, NATIVE, each, held, through
 from tests.golden.distances import largest
 from tests.golden.measured import Measured
 from tests.golden.references import openai_model, transformers_model
@@ -18,32 +20,36 @@ from workbench.model.config import FULL, SLIDING
 
 TOLERANCE = 1e-4  # of logits of order 1
 NEAR_TIE = 1e-4  # of router logits of order 1: where float32 may choose either expert
-N_SHAPES = 8
+N_SHAPES, N_PACKED_SHAPES = 8, 3
+Mistake = Callable[[HookedGptOss], HookedGptOss]
 
 
 class Case:
     """One random model, both references around its weights, and a text below and one well above its window."""
 
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-        self.config = random_shape(seed)
+    def __init__(self, seed: int, form: str) -> None:
+        self.seed, self.form = seed, form
+        self.config = random_shape(seed, form)
         self.k = self.config.experts_per_token
-        self.model = random_model(self.config, seed)
+        exact = random_model(self.config, seed, form)
+        self.model = held(exact, form)
         self.ours = Implementation(self.model)
         self.references = {
-            "transformers": Implementation(transformers_model(self.model)),
-            "openai": Implementation(openai_model(self.model)),
+            "transformers": Implementation(transformers_model(exact)),
+            "openai": Implementation(openai_model(exact)),
         }
         window = self.config.sliding_window
         self.texts = [random_tokens(self.config, seed + n, n) for n in (max(1, window - 1), 6 * window + 60)]
 
     def __str__(self) -> str:
-        return f"seed {self.seed}, {self.config}"
+        return f"{self.form}, seed {self.seed}, {self.config}"
 
 
-@pytest.fixture(scope="module", params=range(N_SHAPES))
-def case(request: pytest.FixtureRequest, seed: int) -> Case:
-    return Case(seed + request.param)
+@pytest.fixture(scope="module", params=each(dense=N_SHAPES, packed=N_PACKED_SHAPES))
+def case(request: pytest.FixtureRequest, seed: int) -> Iterator[Case]:
+    form, number = request.param
+    with through(form):
+        yield Case(seed + number, form)
 
 
 def before_first_flip(flipped: Tensor) -> int:
@@ -61,8 +67,8 @@ def test_float32_logits_equal_both_references_below_and_above_the_window(case: C
             flipped = flips(router_logits, their_router_logits, case.k)
             same = before_first_flip(flipped)
             distance = largest((logits - theirs)[:same])
-            measured.record("float32 logits, max |Δ|", name, distance)
-            measured.record("float32 flipped expert sets, share", name, flipped.float().mean().item())
+            measured.record_in(case.form, "float32 logits, max |Δ|", name, distance)
+            measured.record_in(case.form, "float32 flipped expert sets, share", name, flipped.float().mean().item())
             assert distance <= TOLERANCE, f"{name}, {len(tokens)} tokens, {case}"
             if same < len(tokens):  # only where float32 cannot tell two experts apart
                 layer = int(flipped[:, same].long().argmax())
@@ -70,8 +76,9 @@ def test_float32_logits_equal_both_references_below_and_above_the_window(case: C
         (first, first_router), (second, second_router) = seen.values()
         flipped = flips(first_router, second_router, case.k)
         same = before_first_flip(flipped)
-        measured.record("float32 logits, max |Δ|", "between them", largest((first - second)[:same]))
-        measured.record("float32 flipped expert sets, share", "between them", flipped.float().mean().item())
+        measured.record_in(case.form, "float32 logits, max |Δ|", "between them", largest((first - second)[:same]))
+        share = flipped.float().mean().item()
+        measured.record_in(case.form, "float32 flipped expert sets, share", "between them", share)
 
 
 def test_float32_logits_equal_everywhere_once_all_take_the_same_experts(case: Case, measured: Measured):
@@ -81,7 +88,7 @@ def test_float32_logits_equal_everywhere_once_all_take_the_same_experts(case: Ca
         logits = case.ours.run_with(routes, tokens)
         for name, reference in case.references.items():
             distance = (logits - reference.run_with(routes, tokens)).abs().max().item()
-            measured.record("float32 logits, equal routes, max |Δ|", name, distance)
+            measured.record_in(case.form, "float32 logits, equal routes, max |Δ|", name, distance)
             assert distance <= TOLERANCE, f"{name}, {len(tokens)} tokens, {case}"
 
 
@@ -130,17 +137,17 @@ ONLY_TRANSFORMERS = {
 
 
 @pytest.mark.parametrize("shape", ONLY_TRANSFORMERS.values(), ids=ONLY_TRANSFORMERS.keys())
-def test_float32_logits_equal_transformers_in_shapes_that_openai_never_made(seed: int, shape: dict):
-    config = random_shape(seed, **shape)
-    model = random_model(config, seed)
-    ours, theirs = Implementation(model), Implementation(transformers_model(model))
+def test_float32_logits_equal_transformers_in_shapes_that_openai_never_made(form: str, seed: int, shape: dict):
+    config = random_shape(seed, form, **shape)
+    exact = random_model(config, seed, form)
+    ours, theirs = Implementation(held(exact, form)), Implementation(transformers_model(exact))
     tokens = random_tokens(config, seed, 4 * config.sliding_window + 20)
     routes = sets(ours.run(tokens)[1], config.experts_per_token)
     distance = (ours.run_with(routes, tokens) - theirs.run_with(routes, tokens)).abs().max()
-    assert distance <= TOLERANCE, f"seed {seed}, {config}"
+    assert distance <= TOLERANCE, f"{form}, seed {seed}, {config}"
 
 
-def without(*names: str):
+def without(*names: str) -> Mistake:
     def change(model: HookedGptOss) -> HookedGptOss:
         with torch.no_grad():
             for name, parameter in model.named_parameters():
@@ -151,28 +158,56 @@ def without(*names: str):
     return change
 
 
-def reshaped(**changes):
+def reshaped(**changes) -> Mistake:
     def change(model: HookedGptOss) -> HookedGptOss:
-        other = HookedGptOss(model.config.with_(**changes))
-        other.load_state_dict(model.state_dict())
+        state = model.state_dict()
+        packed = any(name.endswith("_blocks") for name in state)
+        other = HookedGptOss(model.config.with_(**changes), experts="packed" if packed else "dense")
+        other.load_state_dict(state)
         return other
 
     return change
 
 
-def with_rope(**changes):
+def with_rope(**changes) -> Mistake:
     return lambda model: reshaped(rope=replace(model.config.rope, **changes))(model)
 
 
-def gate_and_up_in_halves(model: HookedGptOss) -> HookedGptOss:
-    with torch.no_grad():
-        for block in model.blocks:
-            for stacked in (block.mlp.experts.W_gate_up, block.mlp.experts.b_gate_up):
-                stacked.copy_(torch.cat((stacked[:, 0::2], stacked[:, 1::2]), dim=1))
-    return model
+def in_the_experts(part: str, change: Callable[[Tensor], Tensor]) -> Mistake:
+    """Other numbers, or other bytes, in what the experts hold under names that contain ``part``."""
+
+    def changed(model: HookedGptOss) -> HookedGptOss:
+        with torch.no_grad():
+            for block in model.blocks:
+                for name, found in block.mlp.experts.state_dict().items():
+                    if part in name:
+                        found.copy_(change(found).clone())
+        return model
+
+    return changed
 
 
-MISTAKES = {
+def in_halves(stacked: Tensor) -> Tensor:
+    return torch.cat((stacked[:, 0::2], stacked[:, 1::2]), dim=1)
+
+
+IN_EXPERTS: dict[str, Mistake] = {
+    "no clamp": reshaped(swiglu_limit=float("inf")),
+    "plain SiLU": reshaped(swiglu_alpha=1.0),
+    "gate and up in halves": in_the_experts("gate_up", in_halves),
+    "no bias of gate and up": without("b_gate_up"),
+    "no bias of down": without("b_down"),
+}
+IN_BYTES: dict[str, Mistake] = {
+    "the high nibble first": in_the_experts("_blocks", lambda blocks: blocks >> 4 | blocks << 4),
+    "no signs": in_the_experts("_blocks", lambda blocks: blocks & 0x77),
+    "a scale bias of 126": in_the_experts("_scales", lambda scales: scales + 1),
+    "scales a row too late": in_the_experts("_scales", lambda scales: scales.roll(1, 1)),
+    "scales a block too late": in_the_experts("gate_up_scales", lambda scales: scales.roll(1, 2)),
+    "blocks a block too late": in_the_experts("gate_up_blocks", lambda blocks: blocks.roll(1, 2)),
+    "another expert's bytes": in_the_experts("_blocks", lambda blocks: blocks.roll(1, 0)),
+}
+MISTAKES: dict[str, Mistake] = {
     "the window a key too wide": lambda model: reshaped(sliding_window=model.config.sliding_window + 1)(model),
     "the window a key too narrow": lambda model: reshaped(sliding_window=model.config.sliding_window - 1)(model),
     "odd layers slide": reshaped(layer_types=(FULL, SLIDING)),
@@ -180,31 +215,33 @@ MISTAKES = {
     "YaRN's fast corner moved": with_rope(beta_fast=24.0),
     "no YaRN": with_rope(factor=1.0),
     "another theta": with_rope(theta=12_000.0),
-    "no clamp": reshaped(swiglu_limit=float("inf")),
-    "plain SiLU": reshaped(swiglu_alpha=1.0),
-    "gate and up in halves": gate_and_up_in_halves,
     "sinks of zero": without("sinks"),
     "no bias of the queries": without("attn.q.bias"),
     "no bias of the keys": without("attn.k.bias"),
     "no bias of the values": without("attn.v.bias"),
     "no bias of the output": without("attn.o.bias"),
     "no bias of the router": without("router.bias"),
-    "no bias of gate and up": without("b_gate_up"),
-    "no bias of down": without("b_down"),
 }
+# What is not in the experts is the same in every form.
+SEEN = [(DENSE, name) for name in MISTAKES | IN_EXPERTS] + [(NATIVE, name) for name in IN_EXPERTS | IN_BYTES]
 
 
-@pytest.mark.parametrize("mistake", MISTAKES.values(), ids=MISTAKES.keys())
-def test_this_comparison_sees_a_mistake_in_any_detail(mistake):
+@pytest.mark.parametrize(("form", "mistake"), SEEN, indirect=["form"])
+def test_this_comparison_sees_a_mistake_in_any_detail(form: str, mistake: str):
     rope = Rope(10_000.0, 16.0, 400)
-    config = random_shape(1, n_layers=2, d_head=32, rope=rope, n_ctx=6400, sliding_window=8, experts_per_token=2)
-    right = random_model(config, 1)
+    sizes = {} if form == DENSE else {"d_model": 64}  # two blocks a row
+    config = random_shape(
+        1, form, n_layers=2, d_head=32, rope=rope, n_ctx=6400, sliding_window=8, experts_per_token=2, **sizes
+    )
+    exact = random_model(config, 1, form)
+    right = held(exact, form)
     tokens = random_tokens(config, 1, 60)
     _, router_logits = Implementation(right).run(tokens)
     routes = sets(router_logits, config.experts_per_token)
-    theirs = Implementation(transformers_model(right)).run_with(routes, tokens)
+    theirs = Implementation(transformers_model(exact)).run_with(routes, tokens)
     assert (Implementation(right).run_with(routes, tokens) - theirs).abs().max() <= TOLERANCE
-    wrong = Implementation(mistake(random_model(config, 1))).run_with(routes, tokens)
+    change = (MISTAKES | IN_EXPERTS | IN_BYTES)[mistake]
+    wrong = Implementation(change(held(random_model(config, 1, form), form))).run_with(routes, tokens)
     assert (wrong - theirs).abs().max() > 30 * TOLERANCE
 
 

@@ -9,8 +9,11 @@ from transformers import GptOssConfig, GptOssForCausalLM
 from tests.golden.references import transformers_config, transformers_name
 from workbench.model import GPT_OSS_20B, GPT_OSS_120B, HookedGptOss, preset
 
-# parameters, tensors of the MXFP4 checkpoint (the model card, arXiv 2508.10925, and the published checkpoints' indices)
-PUBLISHED = {"gpt-oss-20b": (20_914_757_184, 459), "gpt-oss-120b": (116_829_156_672, 687)}
+# parameters; tensors and bytes of the MXFP4 checkpoint (the model card, arXiv 2508.10925; the checkpoints' indices)
+PUBLISHED = {
+    "gpt-oss-20b": (20_914_757_184, 459, 13_761_264_768),
+    "gpt-oss-120b": (116_829_156_672, 687, 65_248_815_744),
+}
 ACTIVE = {"gpt-oss-20b": 3.61e9, "gpt-oss-120b": 5.13e9}
 
 SAME_AS_THEIR_DEFAULT = """
@@ -36,7 +39,7 @@ def theirs(name: str) -> GptOssForCausalLM:
 
 
 def test_parameters_are_as_many_as_published_and_as_in_transformers(name: str, theirs: GptOssForCausalLM):
-    published, _ = PUBLISHED[name]
+    published, *_ = PUBLISHED[name]
     assert preset(name).n_params == published
     assert sum(parameter.numel() for parameter in theirs.parameters()) == published
 
@@ -60,6 +63,17 @@ def test_the_checkpoint_has_as_many_tensors_as_published(name: str):
     config = preset(name)
     # Two expert matrices a layer are stored as blocks and scales.
     assert len(config.shapes()) + 2 * config.n_layers == PUBLISHED[name][1]
+
+
+def test_the_model_with_packed_experts_holds_the_tensors_and_bytes_of_the_checkpoint(name: str):
+    state = HookedGptOss(preset(name), device="meta", experts="packed").state_dict()
+    _, n_tensors, n_bytes = PUBLISHED[name]
+    wider = 2 * sum(value.numel() for value in state.values() if value.dtype == torch.float32)  # gains, stored as bf16
+    assert len(state) == n_tensors
+    assert sum(value.nbytes for value in state.values()) == n_bytes + wider
+    assert {key for key, value in state.items() if value.dtype == torch.float32} == {
+        key for key in state if key.endswith((".ln1.w", ".ln2.w")) or key == "ln_final.w"
+    }
 
 
 def test_active_parameters_are_those_of_the_model_card(name: str):

@@ -5,51 +5,15 @@ from dataclasses import FrozenInstanceError, asdict, replace
 
 import pytest
 import torch
-from jaxtyping import Int
 from torch import Tensor
 
+from tests.small import small_model
 from workbench.activations import Run, run
 from workbench.interventions import AblateExpert, all_edits, edits
-from workbench.model import Config, HookedGptOss, Rope, random_weights
+from workbench.model import Config, HookedGptOss
 
-SMALL = Config(
-    name="small",
-    n_layers=2,
-    d_model=24,
-    n_heads=4,
-    n_key_value_heads=2,
-    d_head=16,
-    d_mlp=16,
-    n_experts=5,
-    experts_per_token=3,
-    d_vocab=40,
-    n_ctx=512,
-    sliding_window=4,
-    rope=Rope(theta=10_000.0, factor=16.0, original_context=256),
-    dtype="float64",
-    bos_token_id=None,
-    pad_token_id=0,
-    eos_token_ids=(),
-)
 LAYER = 1
 AT = f"blocks.{LAYER}.mlp"
-
-
-@pytest.fixture(autouse=True)
-def without_gradients() -> object:
-    with torch.no_grad():
-        yield
-
-
-@pytest.fixture(scope="module")
-def model(seed: int) -> HookedGptOss:
-    """5 experts, top 3."""
-    return random_weights(HookedGptOss(SMALL), seed)
-
-
-@pytest.fixture(scope="module")
-def tokens(seed: int) -> Int[Tensor, "batch pos"]:
-    return torch.randint(0, 40, (2, 9), generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.fixture(scope="module")
@@ -147,8 +111,8 @@ def test_with_every_expert_gone_nothing_is_written(
     assert torch.equal(done[f"blocks.{LAYER}.hook_resid_post"], clean[f"blocks.{LAYER}.hook_resid_mid"])
 
 
-def test_an_expert_alone_in_its_slot_leaves_nothing_to_renormalise(tokens: Tensor) -> None:
-    single = random_weights(HookedGptOss(SMALL.with_(experts_per_token=1)), 0)
+def test_an_expert_alone_in_its_slot_leaves_nothing_to_renormalise(form: str, shape: Config, tokens: Tensor) -> None:
+    single = small_model(shape.with_(experts_per_token=1), form, 0)
     before = run(single, tokens)
     expert = int(before[f"{AT}.hook_expert_indices"][0, 0, 0])
     done = run(single, tokens, [AblateExpert(LAYER, expert, "renormalise")])
@@ -215,11 +179,11 @@ def test_an_unknown_policy_is_refused_with_the_known_ones(model: HookedGptOss, t
         run(model, tokens, [spec])
 
 
-def test_re_routing_where_every_expert_is_chosen_is_refused(tokens: Tensor) -> None:
-    dense = random_weights(HookedGptOss(SMALL.with_(n_experts=3)), 0)
+def test_re_routing_where_every_expert_is_chosen_is_refused(form: str, shape: Config, tokens: Tensor) -> None:
+    every = small_model(shape.with_(n_experts=3), form, 0)
     with pytest.raises(ValueError, match=r"every expert is always chosen, .* use 'zero'"):
-        run(dense, tokens, [AblateExpert(0, 1)])
-    assert run(dense, tokens, [AblateExpert(0, 1, "zero")]).kl.max() > 0
+        run(every, tokens, [AblateExpert(0, 1)])
+    assert run(every, tokens, [AblateExpert(0, 1, "zero")]).kl.max() > 0
 
 
 def test_re_routings_that_leave_too_few_experts_are_refused_together(model: HookedGptOss, tokens: Tensor) -> None:

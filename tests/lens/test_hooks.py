@@ -9,25 +9,16 @@ from jaxtyping import Int
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
+from tests.small import without_gradients
 from workbench.model import HookedGptOss, UnknownSite
+
+__all__ = ["without_gradients"]
 
 SITE = "blocks.1.hook_resid_mid"
 
 
 def double_it(value: Tensor, hook: HookPoint) -> Tensor:
     return 2 * value
-
-
-@pytest.fixture(scope="module")
-def plain(model: HookedGptOss, tokens: Int[Tensor, "batch pos"]) -> Tensor:
-    with torch.no_grad():
-        return model(tokens)
-
-
-@pytest.fixture(autouse=True)
-def without_gradients() -> object:
-    with torch.no_grad():
-        yield
 
 
 @pytest.fixture
@@ -132,26 +123,6 @@ def test_a_cached_run_inside_an_edit_shows_the_edited_values(model: HookedGptOss
 # gradients
 
 
-def loss_at(model: HookedGptOss, tokens: Tensor, site: str, change: Tensor) -> Tensor:
-    return model.run_with_hooks(tokens, return_type="loss", fwd_hooks=[(site, lambda value, hook: value + change)])
-
-
-def test_cached_gradients_are_finite_differences_at_every_site(
-    double: HookedGptOss, tokens: Int[Tensor, "batch pos"], seed: int
-) -> None:
-    generator, step = torch.Generator().manual_seed(seed), 1e-6
-    with torch.enable_grad():
-        cache = double.run_with_cache(tokens, incl_bwd=True, return_type="loss")[1]
-    for site, meta in double.sites.items():
-        if meta.is_integer:
-            assert f"{site}_grad" not in cache
-            continue
-        direction = torch.randn(cache[site].shape, generator=generator, dtype=torch.float64)
-        slope = (cache[f"{site}_grad"] * direction).sum()
-        up, down = (loss_at(double, tokens, site, sign * step * direction) for sign in (1, -1))
-        assert float(slope) == pytest.approx(float((up - down) / (2 * step)), rel=1e-4, abs=1e-7), site
-
-
 def test_cached_gradients_are_autograds_own(model: HookedGptOss, tokens: Int[Tensor, "batch pos"]) -> None:
     names = ["blocks.0.attn.hook_q_in", "blocks.1.hook_resid_pre", "blocks.1.attn.hook_sink", "blocks.2.attn.hook_z"]
     kept: dict[str, Tensor] = {}
@@ -190,13 +161,3 @@ def test_caching_hooks_with_gradients_go_on_all_sites_without_a_warning(
         cache = model.add_caching_hooks(incl_bwd=True)
         model(tokens, return_type="loss").backward()
     assert len(cache) == 2 * 99 - 3  # expert numbers have no gradient
-
-
-def test_reading_gradients_changes_none(double: HookedGptOss, tokens: Int[Tensor, "batch pos"]) -> None:
-    with torch.enable_grad():
-        double(tokens, return_type="loss").backward()
-        plain = {name: parameter.grad.clone() for name, parameter in double.named_parameters()}
-        double.zero_grad()
-        double.run_with_cache(tokens, incl_bwd=True, return_type="loss")
-    for name, parameter in double.named_parameters():
-        torch.testing.assert_close(parameter.grad, plain[name], rtol=1e-10, atol=1e-13)

@@ -9,8 +9,10 @@ from jaxtyping import Int
 from torch import Tensor
 from transformer_lens import ActivationCache, patching
 
+from tests.forms import DENSE, NATIVE, held_as, only
 from workbench.model import HookedGptOss
 
+form = held_as(DENSE, NATIVE)  # thousands of runs: the eager engine is met in every other test of this folder
 N_POS = 7
 # The function's table is indexed by these axes; the site is indexed by them too, after the batch.
 BY_HAND: dict[str, tuple[str, tuple[str, ...], tuple[int, ...]]] = {
@@ -85,10 +87,24 @@ def some_cells(shape: tuple[int, ...], seed: int, n: int = 4) -> list[tuple[int,
     return [cells[i] for i in order[:n].tolist()]
 
 
+@only(DENSE)
 @pytest.mark.parametrize("which", BY_HAND)
 def test_every_patching_function_gives_what_patching_by_hand_gives(
     model: HookedGptOss, corrupted: Tensor, cache: ActivationCache, seed: int, which: str
 ) -> None:
+    check_table(model, corrupted, cache, seed, which)
+
+
+@only(NATIVE)
+@pytest.mark.parametrize("which", ["resid_mid", "mlp_out", "attn_head_out_by_pos", "attn_head_pattern_all_pos"])
+def test_with_packed_experts_a_function_of_each_kind_gives_what_patching_by_hand_gives(
+    model: HookedGptOss, corrupted: Tensor, cache: ActivationCache, seed: int, which: str
+) -> None:
+    check_table(model, corrupted, cache, seed, which)
+
+
+def check_table(model: HookedGptOss, corrupted: Tensor, cache: ActivationCache, seed: int, which: str) -> None:
+    """Some cells of a function's table against patching by hand."""
     name, axes, shape = BY_HAND[which]
     function: Callable = getattr(patching, f"get_act_patch_{which}")
     with torch.no_grad():
@@ -134,6 +150,7 @@ def test_patching_the_stream_moves_nothing_at_equal_tokens_and_everything_at_the
         torch.testing.assert_close(mid[2, :-1], unpatched.expand(N_POS - 1), rtol=0, atol=1e-6)
 
 
+@only(DENSE)
 def test_the_tables_of_every_kind_are_the_single_ones_stacked(
     model: HookedGptOss, corrupted: Tensor, cache: ActivationCache
 ) -> None:
@@ -148,6 +165,7 @@ def test_the_tables_of_every_kind_are_the_single_ones_stacked(
         assert not heads[2:4, :, 2:].any()  # two key-value heads; TransformerLens fills up with zeros
 
 
+@only(DENSE)
 def test_the_table_of_every_head_at_every_position_has_its_own_axes(
     model: HookedGptOss, corrupted: Tensor, cache: ActivationCache
 ) -> None:

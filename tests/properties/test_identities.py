@@ -1,7 +1,7 @@
 """What holds for every shape, every weight and every text: drawn by hypothesis, in float64."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -11,8 +11,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
-from workbench.model import Config, HookedGptOss, Rope, random_weights
+from tests.forms import DENSE, EAGER, held_as
+from tests.small import as_held, small_model
+from workbench.model import Config, HookedGptOss, Rope
 from workbench.model.config import FULL, SLIDING
+
+form = held_as(DENSE, EAGER)  # the native engine takes no float64
 
 CLOSE = {"rtol": 1e-11, "atol": 1e-11}
 YARN, PLAIN = Rope(theta=10_000.0, factor=16.0, original_context=256), Rope(factor=1.0)
@@ -21,21 +25,25 @@ deep = settings(max_examples=12)
 
 @dataclass(frozen=True)
 class Case:
-    """A model by its shape and seed, and what it reads."""
+    """A model by its shape, form and seed, and what it reads."""
 
     shape: tuple[tuple[str, Any], ...]
     seed: int
     rows: tuple[tuple[int, ...], ...]
     mask: tuple[tuple[bool, ...], ...] | None
+    form: str = DENSE
+
+    def held(self, form: str) -> "Case":
+        return replace(self, form=form)
 
     @property
     def config(self) -> Config:
         # Not made while drawing: the checks of types at run time use `random`, which hypothesis warns of.
-        return Config(**dict(self.shape))
+        return as_held(Config(**dict(self.shape)), self.form)
 
     @property
     def model(self) -> HookedGptOss:
-        return built(self.config, self.seed)
+        return built(self.config, self.form, self.seed)
 
     @property
     def tokens(self) -> Tensor:
@@ -54,8 +62,8 @@ class Case:
 
 
 @lru_cache(maxsize=32)
-def built(config: Config, seed: int) -> HookedGptOss:
-    return random_weights(HookedGptOss(config), seed)
+def built(config: Config, form: str, seed: int) -> HookedGptOss:
+    return small_model(config, form, seed)
 
 
 @st.composite
@@ -95,7 +103,8 @@ def cases(draw: st.DrawFn) -> Case:
 
 @deep
 @given(cases())
-def test_pattern_and_sink_share_one_unit_of_attention(case: Case) -> None:
+def test_pattern_and_sink_share_one_unit_of_attention(form: str, case: Case) -> None:
+    case = case.held(form)
     cache, real = case.cache(), case.real
     for layer in range(case.config.n_layers):
         pattern, sink = cache[f"blocks.{layer}.attn.hook_pattern"], cache[f"blocks.{layer}.attn.hook_sink"]
@@ -110,7 +119,8 @@ def test_pattern_and_sink_share_one_unit_of_attention(case: Case) -> None:
 
 @deep
 @given(cases())
-def test_slots_hold_the_strongest_experts_in_order_and_their_weights_sum_to_one(case: Case) -> None:
+def test_slots_hold_the_strongest_experts_in_order_and_their_weights_sum_to_one(form: str, case: Case) -> None:
+    case = case.held(form)
     cache, k = case.cache(), case.config.experts_per_token
     for layer in range(case.config.n_layers):
         logits, indices, weights = (
@@ -124,7 +134,8 @@ def test_slots_hold_the_strongest_experts_in_order_and_their_weights_sum_to_one(
 
 @deep
 @given(cases())
-def test_components_add_up_to_the_stream_at_each_layer_and_the_stream_to_the_logits(case: Case) -> None:
+def test_components_add_up_to_the_stream_at_each_layer_and_the_stream_to_the_logits(form: str, case: Case) -> None:
+    case = case.held(form)
     cache, model = case.cache(), case.model
     stream = cache["hook_embed"]
     assert torch.equal(stream, model.embed.weight[case.tokens])
@@ -144,7 +155,10 @@ def test_components_add_up_to_the_stream_at_each_layer_and_the_stream_to_the_log
 
 @deep
 @given(cases(), st.integers(0, 8))
-def test_each_site_fires_once_a_pass_in_the_order_listed_with_the_dims_it_declares(case: Case, seen: int) -> None:
+def test_each_site_fires_once_a_pass_in_the_order_listed_with_the_dims_it_declares(
+    form: str, case: Case, seen: int
+) -> None:
+    case = case.held(form)
     config, model, fired = case.config, case.model, []
     seen = min(seen, case.tokens.shape[1] - 1)
     cache, mask = model.new_cache(), None  # some tokens may be in a KV cache already
@@ -172,7 +186,10 @@ def test_each_site_fires_once_a_pass_in_the_order_listed_with_the_dims_it_declar
 
 @settings(max_examples=20)
 @given(cases(), st.data())
-def test_reading_any_sites_forward_or_backward_changes_no_bit_of_the_logits(case: Case, data: st.DataObject) -> None:
+def test_reading_any_sites_forward_or_backward_changes_no_bit_of_the_logits(
+    form: str, case: Case, data: st.DataObject
+) -> None:
+    case = case.held(form)
     model = case.model
     sites = data.draw(st.lists(st.sampled_from(list(model.sites)), min_size=1, max_size=6))
     plain = model(case.tokens, attention_mask=case.attention_mask)
@@ -186,7 +203,8 @@ def test_reading_any_sites_forward_or_backward_changes_no_bit_of_the_logits(case
 
 @deep
 @given(cases(), st.data())
-def test_an_edit_that_returns_what_it_got_changes_no_bit(case: Case, data: st.DataObject) -> None:
+def test_an_edit_that_returns_what_it_got_changes_no_bit(form: str, case: Case, data: st.DataObject) -> None:
+    case = case.held(form)
     model = case.model
     same = data.draw(st.sampled_from((lambda v, hook: v, lambda v, hook: v.clone(), lambda v, hook: None)))
     edited = model.run_with_hooks(
@@ -197,7 +215,8 @@ def test_an_edit_that_returns_what_it_got_changes_no_bit(case: Case, data: st.Da
 
 @deep
 @given(cases(), st.floats(-50, 50))
-def test_a_constant_on_all_router_logits_of_a_layer_changes_nothing(case: Case, constant: float) -> None:
+def test_a_constant_on_all_router_logits_of_a_layer_changes_nothing(form: str, case: Case, constant: float) -> None:
+    case = case.held(form)
     model = case.model
     plain = model(case.tokens, attention_mask=case.attention_mask)
     for layer in range(case.config.n_layers):
@@ -208,7 +227,8 @@ def test_a_constant_on_all_router_logits_of_a_layer_changes_nothing(case: Case, 
 
 @deep
 @given(cases(), st.randoms(use_true_random=False))
-def test_permuting_the_rows_permutes_the_logits(case: Case, random: object) -> None:
+def test_permuting_the_rows_permutes_the_logits(form: str, case: Case, random: object) -> None:
+    case = case.held(form)
     order = list(range(len(case.rows)))
     random.shuffle(order)
     mask = None if case.mask is None else case.real[order]
@@ -219,7 +239,8 @@ def test_permuting_the_rows_permutes_the_logits(case: Case, random: object) -> N
 
 @deep
 @given(cases(), st.data())
-def test_a_later_token_changes_nothing_before_it(case: Case, data: st.DataObject) -> None:
+def test_a_later_token_changes_nothing_before_it(form: str, case: Case, data: st.DataObject) -> None:
+    case = case.held(form)
     n = case.tokens.shape[1]
     at = data.draw(st.integers(0, n - 1))
     changed = case.tokens.clone()
@@ -233,7 +254,8 @@ def test_a_later_token_changes_nothing_before_it(case: Case, data: st.DataObject
 
 @deep
 @given(cases())
-def test_padding_changes_no_real_token(case: Case) -> None:
+def test_padding_changes_no_real_token(form: str, case: Case) -> None:
+    case = case.held(form)
     padded = case.model(case.tokens, attention_mask=case.attention_mask)
     for row, tokens, real in zip(padded, case.tokens, case.real, strict=True):
         torch.testing.assert_close(row[real], case.model(tokens[real])[0], **CLOSE)
@@ -241,9 +263,12 @@ def test_padding_changes_no_real_token(case: Case) -> None:
 
 @deep
 @given(cases(), st.data())
-def test_a_key_outside_the_window_of_a_single_sliding_layer_changes_nothing(case: Case, data: st.DataObject) -> None:
+def test_a_key_outside_the_window_of_a_single_sliding_layer_changes_nothing(
+    form: str, case: Case, data: st.DataObject
+) -> None:
+    case = case.held(form)
     config = case.config.with_(n_layers=1, layer_types=(SLIDING,))
-    model, window, n = built(config, case.seed), config.sliding_window, 9
+    model, window, n = built(config, form, case.seed), config.sliding_window, 9
     tokens = torch.tensor([[data.draw(st.integers(0, 16)) for _ in range(n)]])
     at = data.draw(st.integers(0, n - 1))
     changed = tokens.clone()

@@ -76,7 +76,7 @@ def test_an_edit_of_the_logits_routes_to_the_strongest_of_the_edited(model: Hook
 
 def test_edited_weights_are_taken_as_they_stand(model: HookedGptOss, tokens: Tensor) -> None:
     before = model.run_with_cache(tokens)[1]
-    new = torch.tensor([3.0, -0.5], dtype=torch.float64).expand_as(before[WEIGHTS])
+    new = torch.tensor([3.0, -0.5], dtype=before[WEIGHTS].dtype).expand_as(before[WEIGHTS])
     with model.hooks(fwd_hooks=[(WEIGHTS, lambda weights, hook: new)]):
         after = model.run_with_cache(tokens)[1]
     out = before[f"{LAYER}.hook_expert_out"]

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
+from tests.forms import DENSE, NATIVE, held_as, only
 from workbench.model import HookedGptOss, Sites
 
+form = held_as(DENSE, NATIVE)  # tests/model/test_packed.py edits every site in both packed forms
 SITES = list(Sites(3))
 ONE_OF_EACH = [site for site in SITES if not site.startswith(("blocks.0.", "blocks.2."))]
 # Keys and values are read by later queries too; every other site of the last layer by its own position alone.
@@ -33,6 +35,7 @@ def noisy(seed: int, where: slice | int = slice(None)) -> Callable[[Tensor, Hook
     return edit
 
 
+@only(DENSE)
 @pytest.mark.parametrize("site", SITES)
 def test_an_edit_of_a_site_changes_the_logits(
     model: HookedGptOss, tokens: Tensor, plain: Tensor, seed: int, site: str

@@ -11,10 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.forms import DENSE, NATIVE, held_as, only
 from workbench.activations import run
 from workbench.interventions import AblateExpert, edits
 from workbench.model import HookedGptOss, Sites
 
+form = held_as(DENSE, NATIVE)  # what is undone does not depend on the engine; threads in each are in tests/engines
 SITE = "blocks.1.hook_resid_mid"
 EDIT = (SITE, lambda value, hook: 2 * value)
 
@@ -43,6 +45,7 @@ def spec_that_stops() -> type:
     return Stopping
 
 
+@only(DENSE)
 @pytest.mark.parametrize("site", list(Sites(3)))
 def test_an_error_in_a_hook_of_any_site_leaves_the_model_as_it_was(
     model: HookedGptOss, tokens: Tensor, plain: Tensor, site: str
@@ -50,6 +53,17 @@ def test_an_error_in_a_hook_of_any_site_leaves_the_model_as_it_was(
     with pytest.raises(Stop):
         model.run_with_hooks(tokens[:1], fwd_hooks=[EDIT, (site, stop)])
     assert not model.list_hooks() and model.positions is None  # the fixture compares the logits
+
+
+@only(NATIVE)
+def test_an_error_between_packed_products_leaves_the_model_as_it_was(
+    model: HookedGptOss, tokens: Tensor, plain: Tensor
+) -> None:
+    for site in (site for site in model.sites if site.startswith("blocks.1.mlp.hook_expert")):
+        for mode in (torch.no_grad, torch.enable_grad):
+            with mode(), pytest.raises(Stop):
+                model.run_with_hooks(tokens, fwd_hooks=[EDIT, (site, stop)])
+            assert_clean(model, tokens, plain)
 
 
 WAYS: dict[str, Callable[[HookedGptOss, Tensor], object]] = {
@@ -223,8 +237,8 @@ def live_tensors() -> int:
     return sum(issubclass(type(thing), Tensor) for thing in gc.get_objects())  # isinstance wakes lazy proxies
 
 
-def test_three_hundred_edited_runs_leave_no_hook_and_no_tensor(model: HookedGptOss, tokens: Tensor) -> None:
-    short = tokens[:1, :3]
+def test_edited_runs_by_the_hundred_leave_no_hook_and_no_tensor(model: HookedGptOss, tokens: Tensor, form: str) -> None:
+    short, many = tokens[:1, :3], 300 if form == DENSE else 100
 
     def once(n: int) -> None:
         model.run_with_hooks(short, fwd_hooks=[EDIT])
@@ -237,7 +251,7 @@ def test_three_hundred_edited_runs_leave_no_hook_and_no_tensor(model: HookedGptO
     for n in range(20):
         once(n)
     before = live_tensors()
-    for n in range(300):
+    for n in range(many):
         once(n)
     assert live_tensors() <= before
     assert not model.list_hooks()
