@@ -15,7 +15,7 @@ help:
 	@echo "make check   style, types and layers"
 	@echo "make nano    train data/nano again (CPU, up to 45 minutes)"
 	@echo "make notebooks  run the notebooks and store them with their pictures (needs Chromium or Chrome)"
-	@echo "make bench   the measured comparisons in tests/bench"
+	@echo "make bench   measure us beside the others, and the README's table (up to 40 minutes, 35 GB of disk; ARGS=--quick)"
 	@echo "make clean   remove $(VENV) and every cache"
 
 lab: $(VENV)/installed-lab
@@ -37,9 +37,7 @@ notebooks: $(VENV)/installed-check
 	$(PYTHON) -m workbench.figures.static notebooks/*.ipynb
 
 bench: $(VENV)/installed-test
-	@set -e; for script in tests/bench/*.py; do \
-	  [ -e "$$script" ] || { echo "tests/bench holds no comparison yet."; exit 0; }; \
-	  echo "$$script"; $(PYTHON) "$$script"; done
+	$(PYTHON) -m tests.bench --readme $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .hypothesis .pytest_cache .ruff_cache .import_linter_cache
