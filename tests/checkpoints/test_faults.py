@@ -387,5 +387,3 @@ def test_packed_experts_asked_of_a_dense_checkpoint_are_refused_with_the_way_to_
     folder = checkpoint(tmp_path / "dense")
     with pytest.raises(CheckpointError, match=r"experts='packed' was asked for.*form='huggingface-mxfp4'"):
         load(folder, experts="packed")
-    with pytest.raises(ValueError, match="experts='sparse': expected 'auto', 'packed' or 'dense'"):
-        load(folder, experts="sparse")
