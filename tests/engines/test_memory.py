@@ -61,7 +61,7 @@ def test_forward_and_backward_never_hold_more_than_one_unpacked_matrix(
         after_forward = held.now
         (made * made).sum().backward()
     activations = 20 * rows.nbytes
-    unpacking = 2**20 + 2**18  # the indices of a quarter of a million numbers at a time
+    unpacking = 2**21 + 2**18  # the indices, int32, of up to a million bytes at a time: here all, for two numbers each
     assert matrix <= held.most <= matrix + unpacking + activations
     assert after_forward <= activations + (matrix if form == EAGER else 0)
     del made

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
 from workbench.model.config import Config
+from workbench.model.engines import Linear
 from workbench.model.rope import cos_sin, for_both_halves, turn
 from workbench.model.shown import edited_scores, mixed_as_edited
 from workbench.model.state import Pass, listening, shown_apart
@@ -31,10 +32,10 @@ class Attention(nn.Module):
         super().__init__()
         self.config, self.layer, self.window = config, layer, config.window(layer)
         width, kv_width = config.n_heads * config.d_head, config.n_key_value_heads * config.d_head
-        self.q = nn.Linear(config.d_model, width, dtype=dtype, device=device)
-        self.k = nn.Linear(config.d_model, kv_width, dtype=dtype, device=device)
-        self.v = nn.Linear(config.d_model, kv_width, dtype=dtype, device=device)
-        self.o = nn.Linear(width, config.d_model, dtype=dtype, device=device)
+        self.q = Linear(config.d_model, width, dtype=dtype, device=device)
+        self.k = Linear(config.d_model, kv_width, dtype=dtype, device=device)
+        self.v = Linear(config.d_model, kv_width, dtype=dtype, device=device)
+        self.o = Linear(width, config.d_model, dtype=dtype, device=device)
         self.sinks = nn.Parameter(torch.zeros(config.n_heads, dtype=dtype, device=device))
         self.hook_q_in, self.hook_k_in, self.hook_v_in = HookPoint(), HookPoint(), HookPoint()
         self.hook_q, self.hook_k, self.hook_v = HookPoint(), HookPoint(), HookPoint()

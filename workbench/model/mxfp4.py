@@ -28,7 +28,7 @@ _LARGEST_EXPONENT = 2  # of E2M1: 6 = 1.5 · 2^2
 _PAIR_DTYPE = {torch.bfloat16: torch.int32, torch.float16: torch.int32, torch.float32: torch.int64}
 DTYPES = tuple(_PAIR_DTYPE)
 _DTYPES = [str(dtype) for dtype in DTYPES]
-_BLOCKS_PER_CHUNK = 1 << 14  # 262,144 indices = 1 MB of int32: stays in cache, measured fastest
+_BLOCKS_PER_CHUNK = 1 << 16  # 4 MB of int32 indices: measured fastest (smaller chunks wait more for threads)
 
 
 class NanScaleError(ValueError):

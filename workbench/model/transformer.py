@@ -18,6 +18,7 @@ from transformer_lens.utilities.slice import Slice
 
 from workbench.model.attention import Attention
 from workbench.model.config import Config
+from workbench.model.engines import linear
 from workbench.model.generate import Generation
 from workbench.model.lens import LensMethods
 from workbench.model.memory import check_call
@@ -76,7 +77,7 @@ class Unembed(nn.Module):
         self.weight = nn.Parameter(torch.zeros(config.d_vocab, config.d_model, dtype=dtype, device=device))
 
     def forward(self, x: Float[Tensor, "*lead d_model"]) -> Float[Tensor, "*lead d_vocab"]:
-        return F.linear(x, self.weight)
+        return linear(x, self.weight)
 
 
 class HookedGptOss(LensMethods, TextMethods, ResumeMethods, HookedRootModule):
@@ -106,7 +107,9 @@ class HookedGptOss(LensMethods, TextMethods, ResumeMethods, HookedRootModule):
         dtype = getattr(torch, config.dtype) if dtype is None else dtype
         assert isinstance(dtype, torch.dtype)
         self.config, self.tokenizer = config, tokenizer
-        self.embed = nn.Embedding(config.d_vocab, config.d_model, dtype=dtype, device=device)
+        # Zeros, as everywhere: a normal draw on the meta device, to be thrown away, costs a second of imports.
+        zeros = torch.zeros(config.d_vocab, config.d_model, dtype=dtype, device=device)
+        self.embed = nn.Embedding(config.d_vocab, config.d_model, _weight=zeros)
         self.hook_embed = HookPoint()
         self.blocks = nn.ModuleList(Block(config, layer, dtype, device, experts) for layer in range(config.n_layers))
         self.ln_final = RMSNorm(config.d_model, config.rms_eps, device)

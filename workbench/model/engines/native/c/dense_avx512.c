@@ -25,49 +25,64 @@ static void prepare_f32(const void *x, int dtype, int64_t d_in, void *out) {
 /* ------------------------------------------------------------------ kernels
  * n_w and m are constants wherever they are inlined, so that all sums live in registers. */
 
-INLINE TARGET_BF16 __m512 add_bf16(__m512 acc, __m512i w, const void *x, int64_t x_stride, int row, int64_t v) {
-    return _mm512_dpbf16_ps(acc, (__m512bh)w, (__m512bh)_mm512_load_si512(vector_at(x, x_stride, row, v)));
+/* Vector v of a prepared row of x: of bf16, or two of floats. */
+typedef struct {
+    __m512i first, second;
+} x_vector;
+
+INLINE TARGET_BF16 x_vector load_x_bf16(const void *x, int64_t x_stride, int row, int64_t v) {
+    return (x_vector){_mm512_load_si512(vector_at(x, x_stride, row, v)), _mm512_setzero_si512()};
 }
 
-INLINE TARGET __m512 add_f32(__m512 acc, __m512i w, const void *x, int64_t x_stride, int row, int64_t v) {
-    acc = _mm512_fmadd_ps(floats_of_even_words(w), _mm512_load_ps(vector_at(x, x_stride, row, 2 * v)), acc);
-    return _mm512_fmadd_ps(floats_of_odd_words(w), _mm512_load_ps(vector_at(x, x_stride, row, 2 * v + 1)), acc);
+INLINE TARGET x_vector load_x_f32(const void *x, int64_t x_stride, int row, int64_t v) {
+    const __m512i *at = vector_at(x, x_stride, row, 2 * v);
+    return (x_vector){_mm512_load_si512(at), _mm512_load_si512(at + 1)};
+}
+
+INLINE TARGET_BF16 __m512 add_bf16(__m512 acc, __m512i w, x_vector x) {
+    return _mm512_dpbf16_ps(acc, (__m512bh)w, (__m512bh)x.first);
+}
+
+INLINE TARGET __m512 add_f32(__m512 acc, __m512i w, x_vector x) {
+    acc = _mm512_fmadd_ps(floats_of_even_words(w), _mm512_castsi512_ps(x.first), acc);
+    return _mm512_fmadd_ps(floats_of_odd_words(w), _mm512_castsi512_ps(x.second), acc);
 }
 
 /* Vector v of row r, and a look ahead to the n_w rows that follow. Not into the first-level cache, where x is. */
-INLINE TARGET __m512i load_vector(const char *w, int64_t w_stride, const int n_w, int r, int64_t v) {
-    uintptr_t next = (uintptr_t)w + (uintptr_t)(n_w * w_stride + (v * n_w + r) * 64);
-    _mm_prefetch((const char *)next, _MM_HINT_T1);
+INLINE TARGET __m512i load_w(const char *w, int64_t w_stride, const int n_w, int r, int64_t v) {
+    WB_PREFETCH_FAR((uintptr_t)w + (uintptr_t)(n_w * w_stride + (v * n_w + r) * 64));
     return _mm512_loadu_si512(w + r * w_stride + v * 64);
 }
 
-#define KERNEL_OF(NAME, TARGET_OF, ADD)                                                                        \
-    INLINE TARGET_OF void NAME(const char *w, int64_t w_stride, const int n_w, int64_t d_in, const void *x,    \
-                               int64_t x_stride, const int m, float *sums) {                                   \
-        __m512 acc[WB_W_ROWS][WB_DENSE_MAX_X_ROWS];                                                            \
-        int64_t n_vectors = d_in / VECTOR;                                                                     \
-        __mmask32 rest = ((__mmask32)1 << d_in % VECTOR) - 1;                                                  \
-        UNROLL for (int r = 0; r < n_w; r++)                                                                   \
-            UNROLL for (int row = 0; row < m; row++) acc[r][row] = _mm512_setzero_ps();                        \
-        for (int64_t v = 0; v < n_vectors; v++)                                                                \
-            UNROLL for (int r = 0; r < n_w; r++) {                                                             \
-                __m512i words = load_vector(w, w_stride, n_w, r, v);                                           \
-                UNROLL for (int row = 0; row < m; row++) acc[r][row] = ADD(acc[r][row], words, x, x_stride, row, v); \
-            }                                                                                                  \
-        if (rest)                                                                                              \
-            UNROLL for (int r = 0; r < n_w; r++) {                                                             \
-                __m512i words = _mm512_maskz_loadu_epi16(rest, w + r * w_stride + n_vectors * 64);             \
-                UNROLL for (int row = 0; row < m; row++)                                                       \
-                    acc[r][row] = ADD(acc[r][row], words, x, x_stride, row, n_vectors);                        \
-            }                                                                                                  \
-        UNROLL for (int r = 0; r < n_w; r++)                                                                   \
-            UNROLL for (int row = 0; row < m; row++)                                                           \
-                sums[row * WB_STRIP + r] = _mm512_reduce_add_ps(acc[r][row]);                                  \
-    }
 #define UNROLL _Pragma("GCC unroll 4")
 
-KERNEL_OF(multiply_bf16, TARGET_BF16, add_bf16)
-KERNEL_OF(multiply_f32, TARGET, add_f32)
+#define KERNEL_OF(NAME, TARGET_OF, LOAD_X, ADD)                                                              \
+    INLINE TARGET_OF void NAME(const char *w, int64_t w_stride, const int n_w, int64_t d_in, const void *x,  \
+                               int64_t x_stride, const int m, float *sums) {                                 \
+        __m512 acc[WB_W_ROWS][WB_DENSE_MAX_X_ROWS];                                                          \
+        int64_t n_vectors = d_in / VECTOR;                                                                   \
+        __mmask32 rest = ((__mmask32)1 << d_in % VECTOR) - 1;                                                \
+        UNROLL for (int r = 0; r < n_w; r++)                                                                 \
+            UNROLL for (int row = 0; row < m; row++) acc[r][row] = _mm512_setzero_ps();                      \
+        for (int64_t v = 0; v < n_vectors + (rest != 0); v++) {                                              \
+            __m512i words[WB_W_ROWS];                                                                        \
+            if (v < n_vectors)                                                                               \
+                UNROLL for (int r = 0; r < n_w; r++) words[r] = load_w(w, w_stride, n_w, r, v);              \
+            else                                                                                             \
+                UNROLL for (int r = 0; r < n_w; r++)                                                         \
+                    words[r] = _mm512_maskz_loadu_epi16(rest, w + r * w_stride + v * 64);                    \
+            UNROLL for (int row = 0; row < m; row++) {                                                       \
+                x_vector values = LOAD_X(x, x_stride, row, v);                                               \
+                UNROLL for (int r = 0; r < n_w; r++) acc[r][row] = ADD(acc[r][row], words[r], values);       \
+            }                                                                                                \
+        }                                                                                                    \
+        UNROLL for (int r = 0; r < n_w; r++)                                                                 \
+            UNROLL for (int row = 0; row < m; row++)                                                         \
+                sums[row * WB_STRIP + r] = _mm512_reduce_add_ps(acc[r][row]);                                \
+    }
+
+KERNEL_OF(multiply_bf16, TARGET_BF16, load_x_bf16, add_bf16)
+KERNEL_OF(multiply_f32, TARGET, load_x_f32, add_f32)
 
 #define DOT_OF(NAME, TARGET_OF, MULTIPLY)                                                                        \
     TARGET_OF static void NAME(const char *w, int64_t w_stride, int n_w, int64_t d_in, const void *x,            \
