@@ -217,6 +217,16 @@ def test_the_fullest_moment_knows_what_is_returned(returns: str | None):
     assert PLAIN[0] < asked.peaks["cpu"].n_bytes / fullest(lambda: model(given, return_type=returns)) < PLAIN[1]
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_fullest_moment_knows_that_only_the_last_token_is_unembedded(dtype: str):
+    model, given = small(dtype, d_vocab=20_000), tokens(2, 200)
+    asked = Asked(batch=2, length=200, last_logits=True, **shape_of(model))
+    model(given)
+    held = fullest(lambda: model(given, logits_at="last"))
+    assert PLAIN[0] < asked.peaks["cpu"].n_bytes / held < PLAIN[1]
+    assert held < 200 * 20_000 * given.element_size()  # so the logits of all would not have fitted
+
+
 @pytest.mark.parametrize("sites", ["nothing", "some", "everything"])
 @pytest.mark.parametrize(
     ("dtype", "experts", "length"), [("bfloat16", "packed", 90), ("float32", "dense", 90), ("bfloat16", "packed", 250)]

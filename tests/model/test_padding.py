@@ -166,3 +166,26 @@ def test_a_mask_of_another_shape_is_refused(padded: Padded, shape: tuple[int, in
 def test_a_mask_of_other_numbers_is_refused(padded: Padded):
     with pytest.raises(ValueError, match=r"attention_mask.*expected 1 or True"):
         padded.model(torch.tensor([[1, 2]]), attention_mask=torch.tensor([[1, 2]]))
+
+
+@pytest.mark.parametrize("return_type", ["logits", "logprobs"])
+@pytest.mark.parametrize("side", SIDES)
+def test_logits_at_last_are_those_of_each_rows_last_real_token(padded: Padded, side: str, return_type: str):
+    tokens, mask = padded.batch(side)
+    everything = padded.model(tokens, return_type, attention_mask=mask)
+    with padded.model.hooks(fwd_hooks=[("ln_final.hook_scale", lambda x, hook: seen.append(x.shape))]):
+        seen: list = []
+        last = padded.model(tokens, return_type, attention_mask=mask, logits_at="last")
+    assert seen == [(*tokens.shape, 1)]  # every site still holds every position
+    for i, length in enumerate(LENGTHS):
+        expected = everything[i, padded.span(i, side)][length - 1]
+        torch.testing.assert_close(last[i, 0], expected, rtol=0, atol=TOLERANCE)
+    alone = padded.model(padded.rows[0], return_type, logits_at="last")
+    assert alone.shape == (1, 1, padded.config.d_vocab)
+    torch.testing.assert_close(alone[0, 0], everything[0, padded.span(0, side)][-1], rtol=0, atol=TOLERANCE)
+
+
+def test_a_loss_of_the_last_token_alone_is_refused(padded: Padded):
+    for return_type in ("loss", "both"):
+        with pytest.raises(ValueError, match="logits_at='last'.*expected 'all'"):
+            padded.model(padded.rows[0], return_type, logits_at="last")

@@ -130,7 +130,7 @@ class Generation:
         else:
             tokens = self.tokens
         with self.model.hooks(fwd_hooks=self.fwd_hooks):
-            return self.model(tokens, attention_mask=mask, past_kv_cache=self._cache)[:, -1]
+            return self.model(tokens, attention_mask=mask, past_kv_cache=self._cache, logits_at="last")[:, -1]
 
     def _draw(self, logits: Float[Tensor, "batch d_vocab"]) -> Int[Tensor, " batch"]:
         if self.temperature == 0:

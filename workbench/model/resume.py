@@ -20,7 +20,7 @@ from transformer_lens.hook_points import HookPoint
 from workbench.model.config import Config
 from workbench.model.recording import Branch, Recording, branch
 from workbench.model.sites import Sites
-from workbench.model.state import IndexWeights, KeyValueCache, LayerCache, Pass, begin_pass, listening
+from workbench.model.state import IndexWeights, KeyValueCache, LayerCache, Pass, begin_pass, last_real, listening
 
 LogitsAt = Literal["all", "last"] | int | Sequence[int]
 Hooks = Sequence[tuple[str | Callable[[str], bool], Callable]]
@@ -209,7 +209,7 @@ def _columns(at: Branch, logits_at: LogitsAt) -> Int[Tensor, "#batch picked"] | 
         if logits_at not in ("all", "last"):
             raise ValueError(f"logits_at={logits_at!r}: expected 'all', 'last', a column or several")
         if logits_at == "all" or mask is not None:
-            return None if logits_at == "all" or mask is None else _last_real(mask, at.column)
+            return None if logits_at == "all" or mask is None else _last_columns(mask, at.column)
         logits_at = n_columns - 1
     columns = [logits_at] if isinstance(logits_at, int) else list(logits_at)
     if not columns or not all(at.column <= column < n_columns for column in columns):
@@ -220,8 +220,8 @@ def _columns(at: Branch, logits_at: LogitsAt) -> Int[Tensor, "#batch picked"] | 
     return torch.tensor([columns], device=at.recording.tokens.device) - at.column
 
 
-def _last_real(mask: Bool[Tensor, "batch pos"], first: int) -> Int[Tensor, "batch 1"]:
-    last = torch.where(mask, torch.arange(mask.shape[1], device=mask.device), -1).amax(1, keepdim=True)
+def _last_columns(mask: Bool[Tensor, "batch pos"], first: int) -> Int[Tensor, "batch 1"]:
+    last = last_real(mask)[:, None]
     if int(last.min()) < first:
         raise ValueError(
             f"logits_at='last': the rows' last real tokens stand at columns {last[:, 0].tolist()}, and from_position="

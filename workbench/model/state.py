@@ -24,6 +24,11 @@ def shown_apart(point: HookPoint, x: Tensor) -> Tensor:
     return point(x.clone()) if listening(point) else point(x)
 
 
+def last_real(mask: Bool[Tensor, "batch pos"]) -> Int[Tensor, " batch"]:
+    """The column of each row's last real token; −1 in a row of padding alone."""
+    return torch.where(mask, torch.arange(mask.shape[1], device=mask.device), -1).amax(1)
+
+
 @dataclass
 class LayerCache:
     """The rotated keys and the values that one layer still needs.

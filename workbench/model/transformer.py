@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +26,7 @@ from workbench.model.moe import ExpertsForm, MoE
 from workbench.model.norm import RMSNorm
 from workbench.model.resume import ResumeMethods
 from workbench.model.sites import Sites, position_axis
-from workbench.model.state import IndexWeights, KeyValueCache, LayerCache, Pass, begin_pass, shown_apart
+from workbench.model.state import IndexWeights, KeyValueCache, LayerCache, Pass, begin_pass, last_real, shown_apart
 from workbench.model.text_methods import TextMethods
 
 if TYPE_CHECKING:
@@ -131,6 +131,7 @@ class HookedGptOss(LensMethods, TextMethods, ResumeMethods, HookedRootModule):
         past_kv_cache: KeyValueCache | None = None,
         loss_per_token: bool = False,
         index_weights: IndexWeights = "keep",
+        logits_at: Literal["all", "last"] = "all",
     ) -> Any:
         """Run the model.
 
@@ -143,6 +144,8 @@ class HookedGptOss(LensMethods, TextMethods, ResumeMethods, HookedRootModule):
             loss_per_token: "loss" as [batch pos−1], 0 where the target is padding.
             index_weights: what an edit of hook_expert_indices means for the weights: "keep" what stood in the slot, or
                 "recompute" them from the new experts' logits.
+            logits_at: "last" unembeds each row's last real token only, [batch 1 d_vocab]: at the real size the logits
+                of a long prompt cost as much as ten layers. Every site still holds every position.
 
         Raises:
             ValueError: for tokens out of range or of the wrong shape, an unknown return_type, a mask that does not fit.
@@ -151,13 +154,16 @@ class HookedGptOss(LensMethods, TextMethods, ResumeMethods, HookedRootModule):
             raise ValueError(f"return_type={return_type!r}: expected one of {RETURN_TYPES}")
         if index_weights not in get_args(IndexWeights):
             raise ValueError(f"index_weights={index_weights!r}: expected one of {get_args(IndexWeights)}")
+        if logits_at not in ("all", "last") or (logits_at == "last" and return_type in ("loss", "both")):
+            expected = "'all'" if logits_at == "last" else "'all' or 'last'"
+            raise ValueError(f"logits_at={logits_at!r} with return_type={return_type!r}: expected {expected}")
         tokens, mask = self.as_batch(input, attention_mask)
         with self._lock:
             before = past_kv_cache.snapshot() if past_kv_cache is not None else None
             this = begin_pass((tokens.shape[0], tokens.shape[1]), tokens.device, mask, past_kv_cache, index_weights)
             try:
                 with self._under_way(this):
-                    logits = self._stream(tokens, this, return_type is not None)
+                    logits = self._stream(tokens, this, None if return_type is None else logits_at)
             except BaseException:
                 # Half a pass would leave the first layers a token ahead of the others.
                 if past_kv_cache is not None and before is not None:
@@ -177,13 +183,18 @@ class HookedGptOss(LensMethods, TextMethods, ResumeMethods, HookedRootModule):
             self.positions = self.first_column = None
 
     def _stream(
-        self, tokens: Int[Tensor, "batch pos"], this: Pass, unembed: bool
-    ) -> Float[Tensor, "batch pos d_vocab"] | None:
+        self, tokens: Int[Tensor, "batch pos"], this: Pass, logits_at: Literal["all", "last"] | None
+    ) -> Float[Tensor, "batch picked d_vocab"] | None:
         resid = self.hook_embed(self.embed(tokens))
         for block in self.blocks:
             resid = block(resid, this)
+        if logits_at is None:
+            return None
+        final = self.ln_final(resid)
+        if logits_at == "last":
+            final = _last_of(final, this.query_mask)
         # Spread over devices, the last layers may be elsewhere than the tokens.
-        return self.unembed(self.ln_final(resid)).to(tokens.device) if unembed else None
+        return self.unembed(final).to(tokens.device)
 
     def new_cache(self) -> KeyValueCache:
         """An empty KV cache; sliding layers keep only their window."""
@@ -322,6 +333,16 @@ def _returned(
         return at_least_float32(logits).log_softmax(-1)
     loss = next_token_loss(logits, tokens, mask, loss_per_token)
     return loss if return_type == "loss" else (logits, loss)
+
+
+def _last_of(
+    stream: Float[Tensor, "batch pos d_model"], mask: Bool[Tensor, "batch pos"] | None
+) -> Float[Tensor, "batch 1 d_model"]:
+    """Each row at its last real token; a row of padding alone at its last column."""
+    if mask is None:
+        return stream[:, -1:]
+    columns = (last_real(mask) % mask.shape[1]).to(stream.device)
+    return stream[torch.arange(len(mask), device=stream.device), columns][:, None]
 
 
 def at_least_float32(x: Float[Tensor, "*lead d_vocab"]) -> Float[Tensor, "*lead d_vocab"]:

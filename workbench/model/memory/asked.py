@@ -25,6 +25,7 @@ class Asked:
         graph: whether autograd saves tensors for backward; ``trains``: whether for the weights' gradients too.
         backward: whether backward is run, and the gradient of each kept site kept.
         returns: the forward's ``return_type``.
+        last_logits: whether ``logits_at="last"``.
         compared: whether an unedited run follows, whose predictions are compared with this one's (``wb.run``).
         past: tokens in the KV cache that is given; ``cache``: whether there is one.
         devices: where the embedding, each block and the unembedding run.
@@ -44,6 +45,7 @@ class Asked:
     trains: bool = True
     backward: bool = False
     returns: str | None = "logits"
+    last_logits: bool = False
     compared: bool = False
     past: int = 0
     cache: bool = False
@@ -77,7 +79,9 @@ class Asked:
     def walk(self) -> Walk:
         """The walk through this run."""
         kind = self.places[-1].partition(":")[0]
-        sizes = Sizes(self.config, self.batch, self.length, self.past, self.dtype, self.packed, kind)
+        sizes = Sizes(
+            self.config, self.batch, self.length, self.past, self.dtype, self.packed, kind, self.last_logits
+        )
         walk = Walk(sizes, self._heard(), self.graph, self.trains, self.returns, self.places, self.visitors)
         if self.backward:
             walk.backward(Backward(self.trains, dict.fromkeys(self.gradients, 0) if self.keep_on else self.gradients))

@@ -52,6 +52,7 @@ def check_memory(
     keep_on: Any = None,
     backward: bool = False,
     returns: str | None = "logits",
+    last_logits: bool = False,
     past_kv_cache: Any = None,
     compared: bool = False,
     filter_name: str = "names_filter",
@@ -80,6 +81,7 @@ def check_memory(
         graph=backward or wants_graph(model),
         backward=backward,
         returns=returns,
+        last_logits=last_logits,
         past=past,
         cache=past_kv_cache is not None,
         compared=compared,
@@ -109,6 +111,7 @@ def check_call(model: HookedGptOss, names: list[str], args: tuple, kwargs: dict[
         keep_on=given.get("device"),
         backward=bool(given.get("incl_bwd")),
         returns=given.get("return_type", "logits"),
+        last_logits=given.get("logits_at") == "last",
         past_kv_cache=given.get("past_kv_cache"),
     )
 

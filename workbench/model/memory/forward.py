@@ -140,10 +140,10 @@ def returned(ledger: Ledger, s: Sizes, returns: str | None, incoming: int) -> No
         ledger.drop(incoming, saved=not s.half)
         return
     x = norm(ledger, s, "ln_final")
-    logits = ledger.take(s.of(s.tokens, s.config.d_vocab), "logits")
+    logits = ledger.take(s.of(s.unembedded, s.config.d_vocab), "logits")
     ledger.drop(x, saved=ledger.trains)
     ledger.drop(incoming, saved=not s.half)
-    scored = s.tokens if returns == "logprobs" else s.batch * (s.length - 1)
+    scored = s.unembedded if returns == "logprobs" else s.batch * (s.length - 1)
     wide = s.wide(scored, s.config.d_vocab)
     if returns != "logits":
         # In float32 (a half-precision model's logits are copied to it first); the loss lays them out anew.

@@ -65,7 +65,9 @@ class Ledger:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Bytes of the tensors of a pass. ``half``: the stream is narrower than float32, where norms are worked out."""
+    """Bytes of the tensors of a pass. ``half``: the stream is narrower than float32, where norms are worked out.
+    ``last_logits``: only each row's last token is unembedded.
+    """
 
     config: Config
     batch: int
@@ -74,10 +76,15 @@ class Sizes:
     dtype: str
     packed: bool
     device: str = "cpu"
+    last_logits: bool = False
 
     @property
     def tokens(self) -> int:
         return self.batch * self.length
+
+    @property
+    def unembedded(self) -> int:
+        return self.batch if self.last_logits else self.tokens
 
     @property
     def half(self) -> bool:

@@ -52,6 +52,9 @@ def _changes(asked: Asked, device: str, free: int, filter_name: str) -> Iterator
     if asked.dtype == "float32":
         yield from fitting('wb.load(…, dtype="bfloat16")', replace(asked, dtype="bfloat16"))
     if asked.returns == "logits" and not asked.compared and filter_name == "names_filter":
+        if asked.length > 1 and not asked.last_logits:
+            last = replace(asked, last_logits=True)
+            yield from fitting('logits_at="last"', last, ", logits of the last position only")
         yield from fitting("return_type=None", replace(asked, returns=None), ", no logits")
 
 
