@@ -108,7 +108,7 @@ def test_re_routing_a_frozen_run_is_refused_since_it_would_do_nothing(
     monkeypatch.setattr(model, "_stream", None)  # nothing may run
     with pytest.raises(
         ValueError,
-        match=rf"AblateExpert\(layer=1, expert=2, policy='reroute'.* routing='{mode}' takes .* use policy 'zero'",
+        match=rf"AblateExpert\(layer=1, expert=2\) re-routes .* routing='{mode}' takes .* use policy 'zero'",
     ):
         run(model, tokens, [AblateExpert(0, 1, "zero"), AblateExpert(1, 2)], routing=mode, routing_from=clean)
 

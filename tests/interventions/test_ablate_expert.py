@@ -175,7 +175,9 @@ def test_what_the_model_does_not_have_is_refused_with_the_nearest(
 def test_an_unknown_policy_is_refused_with_the_known_ones(model: HookedGptOss, tokens: Tensor) -> None:
     spec = AblateExpert(0, 1)
     object.__setattr__(spec, "policy", "remove")  # as a notebook could say it: types are checked in tests only
-    with pytest.raises(ValueError, match=r"policy 'remove', expected one of \('reroute', 'zero', 'renormalise'\)"):
+    with pytest.raises(
+        ValueError, match=r"policy 'remove', expected one of \('reroute', 'zero', 'renormalise', 'mean', 'resample'\)"
+    ):
         run(model, tokens, [spec])
 
 
@@ -198,13 +200,16 @@ def test_re_routings_that_leave_too_few_experts_are_refused_together(model: Hook
 
 
 def test_something_else_is_no_intervention() -> None:
-    with pytest.raises(TypeError, match=r"3 is no intervention; expected one of \['AblateExpert'"):
+    with pytest.raises(TypeError, match=r"3 is no intervention; expected one of \['AblateAttention', 'AblateExpert'"):
         all_edits([3])
 
 
 def test_a_spec_is_frozen_data_without_tensors() -> None:
     spec = AblateExpert(1, 2, "zero", positions=(3, 4))
-    assert asdict(spec) == {"layer": 1, "expert": 2, "policy": "zero", "positions": (3, 4)}
+    assert asdict(spec) == {"layer": 1, "expert": 2, "policy": "zero", "positions": (3, 4)} | {
+        "source": None,
+        "seed": 0,
+    }
     assert spec == AblateExpert(**asdict(spec)) and hash(spec) == hash(AblateExpert(**asdict(spec)))
     with pytest.raises(FrozenInstanceError):
         spec.expert = 3

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -15,7 +15,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens import ActivationCache
 
-from workbench.interventions import all_edits, check_all
+from workbench.interventions import Context, all_edits, check_all, code
+from workbench.interventions.patches import refuse_rerouting
 from workbench.model import HookedGptOss
 from workbench.model.fingerprint import fingerprint
 from workbench.model.memory import check_memory as refuse
@@ -98,6 +99,22 @@ class Run:
         share = (self.flipped_routes & real).sum((1, 2)) / real.sum()
         return labelled(share.cpu().numpy(), ("layer",), name="flipped routes", attrs=self.provenance)
 
+    def code(self) -> str:
+        """The Python that makes this run again, given the model and its sources under the names that the specs use."""
+        import_line, tokens = "import workbench as wb", self.tokens.tolist()
+        lines = [import_line, f"tokens = torch.tensor({tokens})"]
+        arguments = ["model", "tokens", code(self.interventions)]
+        if self.attention_mask is not None:
+            lines.append(f"mask = torch.tensor({self.attention_mask.int().tolist()})")
+            arguments.append("attention_mask=mask")
+        if names := sorted({name for spec in self.interventions for name, _ in _reads(spec, self.model)}):
+            arguments.append(f"sources={{{', '.join(f'{name!r}: {name}' for name in names)}}}")
+        if self.routing != "live":
+            arguments.append(f"routing={self.routing!r}, routing_from=routing_from")
+        if self.name is not None:
+            arguments.append(f"name={self.name!r}")
+        return "\n".join(["import torch", *lines, f"run = wb.run({', '.join(arguments)})"])
+
     def __repr__(self) -> str:
         named = f"{self.name!r}: " if self.name else ""
         edits = f", {len(self.interventions)} interventions" if self.interventions else ""
@@ -114,6 +131,7 @@ def run(
     sites: SitesFilter = None,
     routing: Routing = "live",
     routing_from: Run | None = None,
+    sources: Mapping[str, Run | Tensor] | None = None,
     attention_mask: Tensor | None = None,
     name: str | None = None,
     check_memory: bool = True,
@@ -129,6 +147,8 @@ def run(
             ``routing_from`` and weighs them by the live logits; "frozen_set_and_weights" takes the weights
             from there too.
         routing_from: the run whose routing is taken: as many rows, and at least as long.
+        sources: name → a run, or a vector [d], for the specs that take something from elsewhere
+            (``Patch(site, source="clean")`` with ``sources={"clean": run}``).
         attention_mask: [batch pos], true for real tokens.
         name: how to refer to this run later.
         check_memory: refuse a run that cannot fit in what is free; False runs it all the same.
@@ -143,9 +163,12 @@ def run(
     """
     tokens, mask = model.as_batch(input, attention_mask)
     interventions = tuple(interventions)
-    check_all(interventions, model.config, tokens.shape[1])
-    _refuse_rerouting_of_frozen_routes(interventions, routing)
-    hooks = [*_freeze(model, tokens, routing, routing_from), *all_edits(interventions)]
+    sources = {} if sources is None else dict(sources)
+    check_all(interventions, model.config, tokens.shape[1], sources, tokens.shape[0])
+    if routing != "live":
+        refuse_rerouting(interventions, range(model.config.n_layers), f"routing={routing!r}")
+    context = Context(model, sources)
+    hooks = [*_freeze(model, tokens, routing, routing_from), *all_edits(interventions, context)]
     names = model.sites.wanted(sites)
     if check_memory:
         _refuse_what_cannot_fit(model, tokens, [*names, *_routes(model)], hooks)
@@ -170,6 +193,10 @@ def run(
         kl,
         _provenance(model),
     )
+
+
+def _reads(spec: Any, model: HookedGptOss) -> list[tuple[str, str | None]]:
+    return spec.reads(model.config) if hasattr(spec, "reads") else []
 
 
 def _routes(model: HookedGptOss) -> list[str]:
@@ -207,15 +234,6 @@ def _freeze(model: HookedGptOss, tokens: Tensor, routing: Routing, source: Run |
     kinds = ["indices"] if routing == "frozen_set" else ["indices", "weights"]
     names = [f"blocks.{layer}.mlp.hook_expert_{kind}" for layer in range(model.config.n_layers) for kind in kinds]
     return [(site, _put(source[site][:, : tokens.shape[1]])) for site in names]
-
-
-def _refuse_rerouting_of_frozen_routes(interventions: Sequence[Any], routing: Routing) -> None:
-    for spec in interventions if routing != "live" else ():
-        if getattr(spec, "reroutes", False):
-            raise ValueError(
-                f"{spec} re-routes through the router's logits, and routing={routing!r} takes every token's experts "
-                "from another run, so it would do nothing; use policy 'zero' or 'renormalise', or routing='live'"
-            )
 
 
 def _put(values: Tensor) -> Callable:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +15,9 @@ from tqdm.auto import tqdm
 
 from workbench.activations import Run, run
 from workbench.experiments.cells import SITES, all_cells, patched_logits, sweeps
+from workbench.experiments.metrics import Metric, as_metric
 from workbench.experiments.rows import check_index, numpy, provenance, quantity, real_columns, token_coords
 from workbench.model import HookedGptOss
-
-Metric = Callable[[Tensor], Tensor]
 
 
 @torch.no_grad()
@@ -26,7 +25,7 @@ def patching_grid(
     model: HookedGptOss,
     clean: Run | Any,
     corrupted: Run | Any,
-    metric: Metric | tuple[int | str, int | str],
+    metric: Metric,
     sites: Sequence[str] = ("resid_pre", "attn_out", "mlp_out"),
     layers: Sequence[int] | None = None,
     positions: Sequence[int] | None = None,
@@ -40,8 +39,9 @@ def patching_grid(
     Args:
         clean: a run that kept the sites, or tokens or text to run.
         corrupted: an unedited run, or tokens or text: as many tokens as the clean one.
-        metric: a function of logits [batch d_vocab] that gives [batch], a number for each row; or two tokens (text or
-            ids), the right one and a wrong one: the difference of their logits.
+        metric: a function of logits [batch d_vocab] that gives [batch], a number for each row; one of
+            ``experiments.metrics``; or two tokens (text or ids), the right one and a wrong one: the difference of their
+            logits.
         sites: of ``resid_pre``, ``attn_out``, ``resid_mid``, ``mlp_out``, ``resid_post``.
         layers, positions: those to patch (positions as in the corrupted run); None for all.
         row: of both runs.
@@ -60,7 +60,7 @@ def patching_grid(
         KeyError: if a clean run did not keep a site.
     """
     layers, sites = _chosen_layers(model, layers), _chosen_sites(sites)
-    measure, said = _measure(model, metric)
+    measure, said = as_metric(model, metric)
     names = {(site, layer): f"blocks.{layer}.hook_{site}" for site in sites for layer in layers}
     good = _clean_run(model, clean, list(names.values()))
     text = _text(model, good, corrupted, row, logits_at)
@@ -174,26 +174,6 @@ def _checked_list(what: str, chosen: list) -> list:
 
 def _span(columns: Int[Tensor, " pos"]) -> str:
     return f"{int(columns[0])} to {int(columns[-1])}" if len(columns) else "none"
-
-
-def _measure(model: HookedGptOss, metric: Metric | tuple[int | str, int | str]) -> tuple[Metric, str]:
-    """The metric as a checked function, and what to call it."""
-    if callable(metric):
-        return lambda logits: _checked_metric(metric(logits), logits), getattr(metric, "__name__", repr(metric))
-    right, wrong = (model.to_single_token(token) if isinstance(token, str) else int(token) for token in metric)
-    for token in (right, wrong):
-        check_index("token", token, model.config.d_vocab)
-    return lambda logits: logits[:, right] - logits[:, wrong], f"logit of {metric[0]!r} − logit of {metric[1]!r}"
-
-
-def _checked_metric(made: Any, logits: Float[Tensor, "batch d_vocab"]) -> Float[Tensor, " batch"]:
-    if not isinstance(made, Tensor) or tuple(made.shape) != (len(logits),):
-        shape = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
-        raise ValueError(
-            f"the metric gave {shape} for logits {tuple(logits.shape)} [batch d_vocab] of one position each: expected "
-            f"one number a row, ({len(logits)},)"
-        )
-    return made
 
 
 def _dataset(

@@ -1,69 +1,57 @@
-"""Specs → hooks: the one place where an intervention touches tensors."""
+"""Specs → hooks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from functools import singledispatch
+from typing import Any
 
-import torch
-from jaxtyping import Bool, Float, Int
-from torch import Tensor
-
-from workbench.interventions.specs import AblateExpert
-
-Hook = tuple[str, Callable]
+from workbench.interventions.base import KINDS, Hook, Intervention
+from workbench.interventions.context import Context
+from workbench.model import Config
 
 
 @singledispatch
-def edits(spec: object) -> list[Hook]:
+def edits(spec: Any, context: Context | None = None) -> list[Hook]:
     """The hooks that carry out one intervention, in the order in which they must be put on.
+
+    ``edits.register`` makes a type of your own an intervention: a function of the spec that gives hooks.
 
     Raises:
         TypeError: for something that is no intervention.
     """
-    known = [kind.__name__ for kind in edits.registry if kind is not object]
-    raise TypeError(f"{spec!r} is no intervention; expected one of {known}")
+    raise TypeError(f"{spec!r} is no intervention; expected one of {sorted(KINDS)}")
 
 
 @edits.register
-def _(spec: AblateExpert) -> list[Hook]:
-    site = f"blocks.{spec.layer}.mlp"
-    if spec.policy == "reroute":
-        return [(f"{site}.hook_router_logits", _mask_logit(spec))]
-    routes: dict[str, Tensor] = {}
-
-    def remember(indices: Int[Tensor, "batch pos slot"], hook: object) -> None:
-        routes["chosen"] = indices == spec.expert
-
-    def drop(weights: Float[Tensor, "batch pos slot"], hook: object) -> Tensor:
-        gone = routes["chosen"] & _at(spec.positions, weights)[..., None]
-        kept = weights.masked_fill(gone, 0.0)
-        if spec.policy == "zero":
-            return kept
-        total = kept.sum(-1, keepdim=True)
-        return torch.where(gone.any(-1, keepdim=True) & (total > 0), kept / total, kept)
-
-    return [(f"{site}.hook_expert_indices", remember), (f"{site}.hook_expert_weights", drop)]
+def _(spec: Intervention, context: Context | None = None) -> list[Hook]:
+    return spec.hooks(Context() if context is None else context)
 
 
-def all_edits(specs: Iterable[object]) -> list[Hook]:
+def check_all(
+    specs: Iterable[Any],
+    config: Config,
+    n_pos: int | None,
+    sources: Mapping[str, Any] | None = None,
+    n_rows: int | None = None,
+) -> None:
+    """Refuse specs that the model, the run or the sources do not have, or that cannot be together.
+
+    Raises:
+        InterventionError: naming the spec, what was given and what there is.
+        UnknownSite: for a site that does not exist.
+        KeyError: for a source run that did not keep what is read of it; the message says how to keep it.
+    """
+    specs = tuple(specs)
+    for spec in specs:
+        if isinstance(spec, Intervention):
+            spec.check(config, n_pos)
+            spec.check_among(specs, config, n_pos)
+            spec.check_sources(config, {} if sources is None else sources, n_rows)
+
+
+def all_edits(specs: Iterable[Any], context: Context | None = None) -> list[Hook]:
     """The hooks of several interventions, in order: a later one sees what the earlier ones left."""
-    return [hook for spec in specs for hook in edits(spec)]
-
-
-def _mask_logit(spec: AblateExpert) -> Callable:
-    def mask(logits: Float[Tensor, "batch pos expert"], hook: object) -> Tensor:
-        masked = logits.clone()
-        masked[..., spec.expert] = masked[..., spec.expert].masked_fill(_at(spec.positions, logits), float("-inf"))
-        return masked
-
-    return mask
-
-
-def _at(positions: tuple[int, ...] | None, like: Float[Tensor, "batch pos last"]) -> Bool[Tensor, "batch pos"]:
-    """True at the positions that a spec names (all if None)."""
-    if positions is None:
-        return torch.ones(like.shape[:2], dtype=torch.bool, device=like.device)
-    chosen = torch.zeros(like.shape[:2], dtype=torch.bool, device=like.device)
-    chosen[:, list(positions)] = True
-    return chosen
+    return [
+        hook for spec in specs for hook in (edits(spec, context) if isinstance(spec, Intervention) else edits(spec))
+    ]

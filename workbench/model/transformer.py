@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +31,18 @@ from workbench.model.text_methods import TextMethods
 
 if TYPE_CHECKING:
     from workbench.text import Tokenizer
+
+
+@runtime_checkable
+class Edit(Protocol):
+    """What ``model.edited`` asks of an intervention."""
+
+    def as_hooks(
+        self, model: HookedGptOss, sources: Mapping[str, Any], among: Sequence[Any]
+    ) -> list[tuple[str | Callable, Callable]]:
+        """The hooks that carry it out; ValueError for what the model or the sources do not have."""
+        ...
+
 
 RETURN_TYPES = ("logits", "loss", "both", "logprobs", None)
 
@@ -290,6 +302,25 @@ class HookedGptOss(LensMethods, TextMethods, ResumeMethods, HookedRootModule):
         for name, _ in (*fwd_hooks, *bwd_hooks):
             self.sites.select(name)
         with self._lock, super().hooks(fwd_hooks, bwd_hooks, reset_hooks_end, clear_contexts):
+            yield self
+
+    @contextmanager
+    def edited(self, interventions: Sequence[Edit], sources: Mapping[str, Any] | None = None) -> Iterator[HookedGptOss]:
+        """Carry interventions out in everything that runs in the block: forward passes, generation, experiments.
+
+        ``with model.edited([wb.AblateHead(1, 7)]): model.generate("Once upon", 20)``. Positions are columns of the
+        batch, so they hold for the steps of a generation too.
+
+        Args:
+            interventions: carried out in order.
+            sources: name → a Run or a vector, for the specs that take something from elsewhere.
+
+        Raises:
+            ValueError: for a spec that the model or the sources do not have, before any hook is on.
+        """
+        given = {} if sources is None else dict(sources)
+        hooks = [hook for spec in interventions for hook in spec.as_hooks(self, given, interventions)]
+        with self.hooks(fwd_hooks=hooks):
             yield self
 
     def add_hook(self, name: str | Callable[[str], bool], hook: Callable, *args: Any, **kwargs: Any) -> None:
