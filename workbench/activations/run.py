@@ -191,7 +191,7 @@ def run(
         name,
         flips,
         kl,
-        _provenance(model),
+        provenance_of(model),
     )
 
 
@@ -250,7 +250,8 @@ def _against_unedited(
     return flips, (expected.exp() * (expected - given)).sum(-1).clamp(min=0)
 
 
-def _provenance(model: HookedGptOss) -> dict[str, Any]:
+def provenance_of(model: HookedGptOss) -> dict[str, Any]:
+    """Where a number came from: model, fingerprint, versions, machine and time."""
     return {
         "model": model.config.name,
         "fingerprint": fingerprint(model),
