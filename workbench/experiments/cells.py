@@ -8,12 +8,12 @@ layer that its stream enters.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from workbench.model import HookedGptOss, Recording
@@ -78,6 +78,78 @@ def _left_by(
 
     hooks = [(f"blocks.{layer}.hook_{site}", put(row, value)) for row, (site, value) in enumerate(patches)]
     return model.resume(recording, layer, rows=len(patches), fwd_hooks=hooks, stop_at_layer=layer + 1)
+
+
+def head_cells(
+    model: HookedGptOss,
+    recording: Recording,
+    layers: Sequence[int],
+    values: Mapping[tuple[int, str], Tensor],
+    columns: Mapping[int, int],
+) -> list[Cell]:
+    """A cell for each head and position: the stream that the layer leaves there with the head's clean z.
+
+    Args:
+        values: (layer, "z") → clean z [pos head d_head].
+    """
+    made, n_heads = [], model.config.n_heads
+    for i, layer in enumerate(layers):
+        clean = values[layer, "z"]
+
+        def put(z: Float[Tensor, "head pos head d_head"], hook: object, clean: Tensor = clean) -> Tensor:
+            own = torch.eye(n_heads, dtype=torch.bool, device=z.device)[:, None, :, None]
+            return torch.where(own, clean[None].to(z), z)
+
+        hooks = [(f"blocks.{layer}.attn.hook_z", put)]
+        left = model.resume(recording, layer, rows=n_heads, fwd_hooks=hooks, stop_at_layer=layer + 1)
+        made += [
+            Cell((i, head, k), layer + 1, column, left[head, column])
+            for head in range(n_heads)
+            for k, column in columns.items()
+        ]
+    return made
+
+
+def expert_cells(
+    model: HookedGptOss,
+    recording: Recording,
+    layers: Sequence[int],
+    values: Mapping[tuple[int, str], Tensor],
+    columns: Mapping[int, int],
+) -> list[Cell]:
+    """A cell for each position and each expert that either run chose there: the stream that the layer leaves with what
+    the expert wrote in the clean run in the place of what it writes.
+
+    Args:
+        values: (layer, "expert_indices" | "expert_weights" | "expert_out") → the clean [pos slot …].
+    """
+    made = []
+    for i, layer in enumerate(layers):
+        clean = [values[layer, kind] for kind in ("expert_indices", "expert_weights", "expert_out")]
+        here, left = _experts_of(model, recording, layer)
+        for k, column in columns.items():
+            wrote = [_by_expert(*(part[column] for part in run)) for run in (clean, here)]
+            for expert in sorted(wrote[0].keys() | wrote[1].keys()):
+                now, then = (each.get(expert, torch.zeros_like(left[column])) for each in wrote)
+                made.append(Cell((i, expert, k), layer + 1, column, left[column] + (now.to(left) - then.to(left))))
+    return made
+
+
+def _experts_of(model: HookedGptOss, recording: Recording, layer: int) -> tuple[list[Tensor], Tensor]:
+    """(indices, weights, outputs) [pos slot …] of a layer in the recorded run, and the stream [pos d_model] it leaves."""
+    seen: list[Tensor] = []
+    hooks = [
+        (f"blocks.{layer}.mlp.hook_expert_{kind}", lambda x, hook: seen.append(x[0].clone()))
+        for kind in ("indices", "weights", "out")
+    ]
+    left = model.resume(recording, layer, fwd_hooks=hooks, stop_at_layer=layer + 1)
+    return seen, left[0]
+
+
+def _by_expert(
+    indices: Int[Tensor, " slot"], weights: Float[Tensor, " slot"], out: Float[Tensor, "slot d_model"]
+) -> dict[int, Float[Tensor, " d_model"]]:
+    return dict(zip(indices.tolist(), weights[:, None] * out, strict=True))
 
 
 def sweeps(cells: Iterable[Cell], length: int, n_layers: int) -> Iterator[list[Cell]]:

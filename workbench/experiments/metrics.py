@@ -15,7 +15,6 @@ from workbench.model import HookedGptOss
 
 Token = int | str
 Measure = Callable[[Tensor], Tensor]
-Metric = Measure | tuple[Token | Sequence[Token], Token | Sequence[Token]]
 
 
 @dataclass(frozen=True)
@@ -58,6 +57,9 @@ class Probability(_OfTokens):
         return f"probability of {_named(self.tokens[0])}"
 
 
+Metric = Measure | LogitDifference | Probability | tuple[Token | Sequence[Token], Token | Sequence[Token]]
+
+
 def logit_difference(right: Token | Sequence[Token], wrong: Token | Sequence[Token]) -> LogitDifference:
     """logit(right) − logit(wrong), of two tokens (text or ids), or of one pair a row."""
     return LogitDifference((_frozen(right), _frozen(wrong)))
@@ -95,7 +97,8 @@ def as_metric(model: HookedGptOss, metric: Any) -> tuple[Measure, str]:
     if isinstance(metric, _OfTokens):
         return _checked(metric.bound(model)), str(metric)
     if callable(metric):
-        return _checked(metric), getattr(metric, "__name__", type(metric).__name__)
+        measure: Measure = metric
+        return _checked(measure), getattr(metric, "__name__", type(metric).__name__)
     raise ValueError(
         f"metric={metric!r}: expected two tokens (right, wrong), logit_difference(…), probability(…), kl_from(…), or a "
         "function of logits [batch d_vocab] that gives [batch]"

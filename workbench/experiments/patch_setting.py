@@ -1,0 +1,213 @@
+"""What a patching grid stands on: two runs that belong together, checked, and how every cell is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Int
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from workbench.activations import Run, run
+from workbench.experiments.cells import (
+    Cell,
+    patched_logits,
+    sweeps,
+)
+from workbench.experiments.metrics import Measure, Metric, as_metric
+from workbench.experiments.rows import check_index, numpy, provenance, quantity, real_columns, token_coords
+from workbench.model import HookedGptOss, Recording
+
+Direction = Literal["denoising", "noising"]
+
+
+@dataclass(frozen=True, eq=False)
+class Text:
+    """The corrupted row without its padding, up to the position whose logits are read, and where its tokens stand."""
+
+    tokens: Int[Tensor, "1 pos"]
+    clean_tokens: Int[Tensor, "1 pos"]
+    columns: Int[Tensor, " pos"]
+    clean_columns: Int[Tensor, " pos"]
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """Two runs that belong together, of which one is patched from the other, and how both of them score.
+
+    In the words here ``good`` is the one that is taken from: the clean one, but for noising.
+    """
+
+    model: HookedGptOss
+    good: Run
+    text: Text
+    row: int
+    measure: Measure
+    said: str
+    direction: Direction
+    recording: Recording
+    pos: list[int]
+    ends: tuple[float, float]
+
+    def clean_values(self, site: str) -> Tensor:
+        """[pos …] of the run that is taken from."""
+        return self.good[site][self.row, self.text.clean_columns]
+
+    @property
+    def columns(self) -> dict[int, int]:
+        """Index of a position in the table → its column in the recording, where a patch can do anything."""
+        # Before the first token that differs, one run is the other: what is put there is there already.
+        first = _first_difference(self.model, self.good, self.text)
+        return {k: column for k, column in enumerate(self.pos) if column >= first}
+
+    def measured(self, shape: tuple[int, ...], cells: list[Cell], progress: bool) -> np.ndarray:
+        """The metric of every cell; where no cell is, that of the run that is patched."""
+        table = np.full(shape, self.ends[1])
+        with tqdm(total=len(cells), desc="patching", unit="cell", disable=not progress) as bar:
+            for sweep in sweeps(cells, self.text.tokens.shape[1], self.model.config.n_layers):
+                found = self.measure(patched_logits(self.model, self.recording, sweep))
+                for cell, value in zip(sweep, numpy(found), strict=True):
+                    table[cell.index] = value
+                bar.update(len(sweep))
+        return table
+
+    def dataset(self, experiment: str, table: np.ndarray, axes: dict[str, list]) -> xr.Dataset:
+        """The table with its names."""
+        dims, (good, patched) = (*axes, "pos"), self.ends
+        span = good - patched
+        share = (table - patched) / span if span else np.full_like(table, np.nan)
+        clean, corrupted = (good, patched) if self.direction == "denoising" else (patched, good)
+        name, meaning = _SHARE[self.direction]
+        variables = {
+            "metric": (dims, table, quantity(self.said)),
+            name: (dims, share, quantity(meaning)),
+            "clean": ((), clean, quantity(f"{self.said}, clean run")),
+            "corrupted": ((), corrupted, quantity(f"{self.said}, corrupted run")),
+        }
+        coords = _coords(self.good, self.text.tokens, self.text.columns, self.pos)
+        theirs = _coords(self.good, self.text.clean_tokens, self.text.clean_columns, self.pos)
+        other = "clean" if self.direction == "denoising" else "corrupted"
+        coords |= {f"{other}_{name}": theirs[name] for name in ("token", "token_id")}
+        about = {"metric": self.said, "corrupted_run": self.text.name, "logits_at": int(self.text.columns[-1])}
+        attrs = provenance(self.good, experiment, self.row, direction=self.direction, **about)
+        return xr.Dataset(variables, coords | axes, attrs)
+
+
+_SHARE = {
+    "denoising": ("recovered", "share of the clean metric that the patch brings back"),
+    "noising": ("lost", "share of the clean metric that the patch takes away"),
+}
+
+
+def set_up(
+    model: HookedGptOss,
+    clean: Run | Any,
+    corrupted: Run | Any,
+    metric: Metric,
+    sites: list[str],
+    layers: Sequence[int],
+    positions: Sequence[int] | None,
+    direction: Direction,
+    row: int,
+    logits_at: int | None,
+) -> Setting:
+    """Check everything, run what was not run yet, and record the run that is patched."""
+    if direction not in get_args(Direction):
+        raise ValueError(f"direction={direction!r}: expected one of {get_args(Direction)}")
+    measure, said = as_metric(model, metric)
+    taken, patched = (clean, corrupted) if direction == "denoising" else (corrupted, clean)
+    good = _clean_run(model, taken, sites)
+    text = _text(model, good, patched, row, logits_at)
+    pos = _chosen_positions(text.columns, positions)
+    # Without its padding and what comes after the logits that are read, the row is one whole text.
+    recording = model.record(text.tokens, layers=range(min(layers), model.config.n_layers))
+    ends = [good.logits[row, text.clean_columns[-1:]], model.resume(recording, model.config.n_layers)[0, -1:]]
+    before, after = (float(measure(logits)) for logits in ends)
+    return Setting(model, good, text, row, measure, said, direction, recording, pos, (before, after))
+
+
+def _clean_run(model: HookedGptOss, given: Run | Any, sites: list[str]) -> Run:
+    if not isinstance(given, Run):
+        return run(model, given, sites=sites)
+    if given.model is not model:
+        raise ValueError(f"clean is a run of another model, {given.model.config.name!r}; give its tokens to run here")
+    return given
+
+
+def _text(model: HookedGptOss, good: Run, corrupted: Run | Any, row: int, logits_at: int | None) -> Text:
+    if isinstance(corrupted, Run):
+        _check_unedited(model, corrupted)
+        tokens, mask, name = corrupted.tokens, corrupted.attention_mask, corrupted.name or ""
+    else:
+        tokens, mask, name = *model.as_batch(corrupted), ""
+    if not 0 <= row < len(tokens):
+        raise ValueError(f"row={row}: corrupted has rows 0 to {len(tokens) - 1}")
+    real = torch.ones_like(tokens[row]) if mask is None else mask[row]
+    columns, clean_columns = real.nonzero()[:, 0], real_columns(good, row)
+    if len(columns) != len(clean_columns):
+        raise ValueError(
+            f"clean has {len(clean_columns)} tokens and corrupted {len(columns)}: expected as many, so that each "
+            "position has its counterpart"
+        )
+    if logits_at is not None:
+        if logits_at not in columns.tolist():
+            raise ValueError(f"logits_at={logits_at}: the corrupted row has positions {_span(columns)}")
+        end = columns.tolist().index(logits_at) + 1
+        columns, clean_columns = columns[:end], clean_columns[:end]
+    return Text(tokens[row, columns][None], good.tokens[row, clean_columns][None], columns, clean_columns, name)
+
+
+def _check_unedited(model: HookedGptOss, corrupted: Run) -> None:
+    if corrupted.model is not model:
+        raise ValueError(
+            f"corrupted is a run of another model, {corrupted.model.config.name!r}; give its tokens to run here"
+        )
+    if corrupted.interventions or corrupted.routing != "live":
+        did = "; ".join(map(str, corrupted.interventions)) or f"routing={corrupted.routing!r}"
+        raise ValueError(f"corrupted was edited itself ({did}), and its cells would run without that; give it unedited")
+
+
+def _first_difference(model: HookedGptOss, good: Run, text: Text) -> int:
+    """The first position at which a patch can do anything."""
+    if good.interventions or good.routing != "live" or model.list_hooks():
+        return 0
+    differs = (text.tokens[0] != text.clean_tokens[0]).nonzero()[:, 0]
+    return int(differs[0]) if len(differs) else text.tokens.shape[1]
+
+
+def chosen_layers(model: HookedGptOss, layers: Sequence[int] | None) -> list[int]:
+    chosen = list(range(model.config.n_layers) if layers is None else layers)
+    for layer in chosen:
+        check_index("layer", layer, model.config.n_layers)
+    return checked_list("layers", chosen)
+
+
+def _chosen_positions(columns: Int[Tensor, " pos"], positions: Sequence[int] | None) -> list[int]:
+    """Indices into columns."""
+    there = columns.tolist()
+    wrong = [position for position in positions or () if position not in there]
+    if wrong:
+        raise ValueError(f"positions={wrong}: expected some of {_span(columns)}")
+    return checked_list("positions", [there.index(p) for p in (there if positions is None else positions)])
+
+
+def checked_list(what: str, chosen: list) -> list:
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise ValueError(f"{what}={chosen}: expected at least one, each once")
+    return chosen
+
+
+def _span(columns: Int[Tensor, " pos"]) -> str:
+    return f"{int(columns[0])} to {int(columns[-1])}" if len(columns) else "none"
+
+
+def _coords(good: Run, tokens: Int[Tensor, "1 pos"], columns: Int[Tensor, " pos"], pos: list[int]) -> dict:
+    # Of the whole text first, because a token's role and channel come from those before it.
+    coords = token_coords(tokens[0].tolist(), good.model.tokenizer, columns.tolist())
+    return {name: ("pos", values[pos]) for name, (_, values) in coords.items()}
