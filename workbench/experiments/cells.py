@@ -136,7 +136,7 @@ def expert_cells(
 
 
 def _experts_of(model: HookedGptOss, recording: Recording, layer: int) -> tuple[list[Tensor], Tensor]:
-    """(indices, weights, outputs) [pos slot …] of a layer in the recorded run, and the stream [pos d_model] it leaves."""
+    """(indices, weights, outputs) [pos slot …] of one layer as recorded, and the stream [pos d_model] after it."""
     seen: list[Tensor] = []
     hooks = [
         (f"blocks.{layer}.mlp.hook_expert_{kind}", lambda x, hook: seen.append(x[0].clone()))

@@ -97,7 +97,7 @@ def as_metric(model: HookedGptOss, metric: Any) -> tuple[Measure, str]:
     if isinstance(metric, _OfTokens):
         return _checked(metric.bound(model)), str(metric)
     if callable(metric):
-        measure: Measure = metric
+        measure: Measure = metric  # type: ignore[assignment]
         return _checked(measure), getattr(metric, "__name__", type(metric).__name__)
     raise ValueError(
         f"metric={metric!r}: expected two tokens (right, wrong), logit_difference(…), probability(…), kl_from(…), or a "

@@ -1,0 +1,149 @@
+"""The sweep itself: measure every cell of a grid once, and lose nothing on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from workbench.sweeps.grid import Cell, Grid
+from workbench.sweeps.plan import Cancel, Plan, batched
+from workbench.sweeps.results import Interrupted, Results
+from workbench.sweeps.runner import Measure, Runner, in_process
+
+Batches = Callable[[Iterator[Cell]], Iterable[list[Cell]]]
+
+
+def sweep_iter(
+    measure: Measure,
+    grid: Grid,
+    *,
+    batch: int = 16,
+    cost: Callable[[Cell], float | int] | None = None,
+    most: float | int | None = None,
+    together: Callable[[Cell], Hashable] | None = None,
+    batches: Batches | None = None,
+    cancel: Cancel = None,
+    results: Results | None = None,
+    runner: Runner = in_process,
+) -> Iterator[tuple[Cell, Any]]:
+    """:func:`sweep` as a generator: (cell, value) as they are measured, a failed cell's error as its value.
+
+    Give ``results`` to keep them. Stop asking, or close the generator, to stop the sweep: what was given is recorded.
+    """
+    results = _checked(grid, results, batch, cost, most)
+    if batches is None:
+        made = batched(results.unfinished(), batch, cost, most, together)
+    else:
+        made = iter(batches(results.unfinished()))
+    plan = Plan(made, cancel)
+    return _measured(measure, plan, results, runner)
+
+
+def _measured(measure: Measure, plan: Plan, results: Results, runner: Runner) -> Iterator[tuple[Cell, Any]]:
+    results.cancelled = False
+    while True:
+        for cells, values in runner(measure, plan):
+            if not isinstance(values, Exception):
+                results.record(cells, values)
+                yield from [(cell, results[cell]) for cell in cells]
+            elif len(cells) > 1:
+                plan.split(cells)
+            else:
+                results.fail(cells[0], values)
+                yield cells[0], values
+        # A runner that keeps several batches under way may have met the end of the plan before one of them failed.
+        if not plan.more:
+            break
+    results.cancelled = plan.cancelled
+
+
+def sweep(
+    measure: Measure,
+    grid: Grid,
+    *,
+    batch: int = 16,
+    cost: Callable[[Cell], float | int] | None = None,
+    most: float | int | None = None,
+    together: Callable[[Cell], Hashable] | None = None,
+    batches: Batches | None = None,
+    progress: bool = True,
+    cancel: Cancel = None,
+    on_result: Callable[[Cell, Any], None] | None = None,
+    results: Results | None = None,
+    runner: Runner = in_process,
+) -> Results:
+    """Measure every cell of a grid.
+
+    Args:
+        measure: a list of cells → a value for each: a number, a DataArray, or a dict of these by name.
+        batch: most cells in one call.
+        cost, most: what a cell costs, and the most that one call may cost (tokens, say). A cell beyond it goes alone.
+        together: only cells for which this gives the same go into one call, if they are neighbours in the grid. With
+            ``lambda cell: cell["prompt"]`` a measure has one prompt at a time, whose beginning it can run once.
+        batches: instead of these four, a function of the cells that are left that gives each of them once, in lists
+            that are measured together, in any order.
+        progress: show a bar with the rate and the time left.
+        cancel: an Event, or a function that gives true, to stop before the next call.
+        on_result: called with each cell and its value (or its error) as soon as it is there.
+        results: of an earlier sweep over the same axes: finished cells are not measured again, failed ones are. It is
+            filled in place, and returned.
+        runner: who calls the measure; this process by default.
+
+    Returns:
+        The Results. A call that raises is repeated in halves, down to the cells that raise alone: those are in
+        ``results.failures`` with their errors, and all the others are measured.
+
+    Raises:
+        ValueError: for results of other axes, a batch below 1, ``cost`` without ``most`` or the other way round; if
+            the measure gives something else than a value for each cell.
+        Interrupted: a KeyboardInterrupt that carries the results.
+    """
+    results = _checked(grid, results, batch, cost, most)
+    found = sweep_iter(
+        measure,
+        grid,
+        batch=batch,
+        cost=cost,
+        most=most,
+        together=together,
+        batches=batches,
+        cancel=cancel,
+        results=results,
+        runner=runner,
+    )
+    total = len(grid) if progress else None  # counting a filtered grid asks the filter of every cell
+    try:
+        with tqdm(total=total, initial=results.done, desc="sweep", unit="cell", disable=not progress) as bar:
+            for cell, value in found:
+                bar.update()
+                if results.failures:
+                    bar.set_postfix(failed=len(results.failures), refresh=False)
+                if on_result is not None:
+                    on_result(cell, value)
+    except KeyboardInterrupt as stopped:
+        raise Interrupted(results) from stopped
+    return results
+
+
+def _checked(
+    grid: Grid,
+    results: Results | None,
+    batch: int,
+    cost: Callable[[Cell], float | int] | None,
+    most: float | int | None,
+) -> Results:
+    if batch < 1:
+        raise ValueError(f"batch={batch}: expected at least 1 cell a call")
+    if (cost is None) != (most is None):
+        raise ValueError("cost and most belong together: what a cell costs, and the most that one call may")
+    if results is None:
+        return Results(grid)
+    if not results.grid.same_axes(grid):
+        raise ValueError(
+            f"results are of {results.grid!r} and the sweep is over {grid!r}, with other axes or labels: expected "
+            "those of an earlier sweep over the same"
+        )
+    results.grid = grid
+    return results
