@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from workbench.activations import run
-from workbench.experiments.rows import numpy, provenance, quantity
+from workbench.activations import Run, run
+from workbench.experiments.rows import numpy, provenance, quantity, real_columns
 from workbench.model import HookedGptOss
 
 KINDS = ("previous_token", "duplicate_token", "induction")
 
 
 def head_scores(model: HookedGptOss, length: int = 32, n_rows: int = 4, seed: int = 0) -> xr.Dataset:
-    """How much each head attends as a previous-token, duplicate-token or induction head does.
+    """How much each head attends as a previous-token, duplicate-token or induction head does, and how much not at all.
 
     The text is ``length`` random tokens said twice. A score is the mean attention A[t, t − offset]: offset 1 over all
     tokens (previous token); over the second half ``length`` (the same token before) and ``length`` − 1 (the token after
@@ -79,3 +81,69 @@ def _at_offset(
         return torch.full(pattern.shape[1:2], float("nan"), device=pattern.device)
     diagonal = pattern.diagonal(-offset, dim1=-2, dim2=-1)  # element i is the query i + offset
     return diagonal[..., first_query - offset :].nanmean((0, 2))
+
+
+def head_matches(run: Run, row: int = 0) -> xr.Dataset:
+    """What share of each head's attention lies where a head of each kind would put it, on any text.
+
+    For a text of its own, where :func:`head_scores` has random tokens said twice: a previous-token head looks at the
+    token before, a duplicate-token head at earlier copies of the same token, an induction head at what followed them.
+
+    Returns:
+        share (kind, layer, head), of all attention that goes to keys, over all queries: TransformerLens' head_detector
+        with its "mul" measure. mean (kind, layer, head), the attention that a query with such a place gives to it, the
+        sink's part counted as lost, averaged over those queries, and mean_without_sink, of what the sink leaves; NaN
+        where no query has one in its window. sink (layer, head), the mean attention left on the sink. queries (kind,
+        layer), how many queries have such a place.
+
+    Raises:
+        ValueError: for a row that is not there.
+        KeyError: if the run did not keep the patterns and the sinks.
+    """
+    columns, config = real_columns(run, row), run.model.config
+    places = torch.stack(list(_places(run.tokens[row, columns])))
+    rows = [_matches(run, row, columns, layer, places) for layer in range(config.n_layers)]
+    share, mean, without_sink, sink, queries = (
+        np.stack([numpy(part) for part in parts], axis=axis)
+        for parts, axis in zip(zip(*rows, strict=True), _AXES, strict=True)
+    )
+    dims = ("kind", "layer", "head")
+    variables = {
+        "share": (dims, share, quantity("share of the attention to keys that lies there")),
+        "mean": (dims, mean, quantity("mean attention of a query to its places")),
+        "mean_without_sink": (dims, without_sink, quantity("the same, of what the sink leaves")),
+        "sink": (dims[1:], sink, quantity("mean attention left on the sink")),
+        "queries": (dims[:2], queries, quantity("queries that have such a place", "queries")),
+    }
+    coords = {"kind": list(KINDS), "layer": np.arange(config.n_layers), "head": np.arange(config.n_heads)}
+    return xr.Dataset(variables, coords, provenance(run, "head_matches", row))
+
+
+_AXES = (1, 1, 1, 0, 1)
+
+
+def _places(tokens: Int[Tensor, " pos"]) -> Iterator[Bool[Tensor, "query_pos key_pos"]]:
+    """For each kind, where its heads look."""
+    n = len(tokens)
+    back = torch.arange(n, device=tokens.device)[:, None] - torch.arange(n, device=tokens.device)
+    same = (tokens[:, None] == tokens) & (back > 0)
+    after = torch.zeros_like(same)
+    after[:, 1:] = same[:, :-1]
+    yield from (back == 1, same, after)
+
+
+def _matches(
+    run: Run, row: int, columns: Int[Tensor, " pos"], layer: int, places: Bool[Tensor, "kind query_pos key_pos"]
+) -> tuple[Tensor, ...]:
+    pattern = run[f"blocks.{layer}.attn.hook_pattern"][row][:, columns][:, :, columns].float()
+    sink = run[f"blocks.{layer}.attn.hook_sink"][row, columns].float().T
+    window, n = run.model.config.window(layer), len(columns)
+    back = torch.arange(n, device=pattern.device)[:, None] - torch.arange(n, device=pattern.device)
+    places = places & (back < (window or n))
+    there = torch.stack([(pattern * place).sum(-1) for place in places])  # kind head query_pos
+    left = 1 - sink
+    has = places.any(-1)[:, None].expand_as(there)
+    shared = (there / left).masked_fill((left < 1e-6) | ~has, float("nan"))
+    mean = there.masked_fill(~has, float("nan")).nanmean(-1)
+    share = there.sum(-1) / pattern.sum((-2, -1))
+    return share, mean, shared.nanmean(-1), sink.mean(-1), places.any(-1).sum(-1)

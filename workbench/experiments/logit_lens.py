@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -15,10 +15,18 @@ from workbench.experiments.rows import numpy, provenance, quantity, real_columns
 from workbench.model import HookedGptOss
 
 EMBEDDING = -1  # the layer coordinate of the stream before any layer
+# The stream after a layer (EMBEDDING: before any) → what the final norm should read in its place, [pos d_model].
+Translators = Callable[[int, Tensor], Tensor]
 _CHUNK = 128  # positions unembedded at once: 128 × 201,088 float32 logits are 103 MB
 
 
-def logit_lens(run: Run, row: int = 0, target: int | str | None = None, top_k: int = 5) -> xr.Dataset:
+def logit_lens(
+    run: Run,
+    row: int = 0,
+    target: int | str | None = None,
+    top_k: int = 5,
+    translators: Translators | None = None,
+) -> xr.Dataset:
     """Read every layer's residual stream through the final norm and the unembedding.
 
     Args:
@@ -26,9 +34,11 @@ def logit_lens(run: Run, row: int = 0, target: int | str | None = None, top_k: i
         target: the token whose probability and rank are followed: an id, the text of a single token, or None for
             the one that the model predicts in the end at each position.
         top_k: how many of the likeliest tokens to keep.
+        translators: change each stream before it is read, (layer, [pos d_model]) → [pos d_model]; see ``tuned_lens``.
 
     Returns:
-        ``layer`` runs from −1, the embedding, to the last; its logits are the run's own. ``rank`` counts from 1.
+        ``layer`` runs from −1, the embedding, to the last; without translators its logits are the run's own. ``rank``
+        counts from 1.
         top_token, top_id, top_probability (pos, layer, rank); target_probability, target_rank, entropy (nats), kl
         (pos, layer), the last KL(final ‖ this layer) in nats; target_id and target_token (pos).
 
@@ -41,7 +51,7 @@ def logit_lens(run: Run, row: int = 0, target: int | str | None = None, top_k: i
         raise ValueError(f"top_k={top_k}: expected 1 to d_vocab={model.config.d_vocab}")
     final = run.logits[row, columns]
     targets = _targets(model, target, final)
-    by_layer = [_read(logits, final, targets, top_k) for logits in _lens_logits(run, row, columns)]
+    by_layer = [_read(logits, final, targets, top_k) for logits in _lens_logits(run, row, columns, translators)]
     read = {name: np.stack([numpy(layer[name]) for layer in by_layer], axis=1) for name in by_layer[0]}
     layers = np.arange(EMBEDDING, model.config.n_layers)
     stages = ["embedding", *(f"layer {layer}" for layer in layers[1:])]
@@ -74,15 +84,19 @@ def _targets(model: HookedGptOss, target: int | str | None, final: Float[Tensor,
 
 
 @torch.no_grad()
-def _lens_logits(run: Run, row: int, columns: Int[Tensor, " pos"]) -> Iterator[Float[Tensor, "pos d_vocab"]]:
+def _lens_logits(
+    run: Run, row: int, columns: Int[Tensor, " pos"], translators: Translators | None
+) -> Iterator[Float[Tensor, "pos d_vocab"]]:
     """The logits of one row's stream after the embedding and after each layer.
 
     Holding hooks() keeps another thread's edits out: the final norm has sites of its own.
     """
     model = run.model
     streams = ["hook_embed", *(f"blocks.{layer}.hook_resid_post" for layer in range(model.config.n_layers))]
-    for site in streams:
+    for layer, site in enumerate(streams, start=EMBEDDING):
         resid = run[site][row, columns]
+        if translators is not None:
+            resid = translators(layer, resid)
         with model.hooks():
             # With a batch axis, as the sites of the final norm have one.
             parts = [model.unembed(model.ln_final(part[None]))[0] for part in resid.split(_CHUNK)]

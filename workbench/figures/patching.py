@@ -1,0 +1,49 @@
+"""Patching grids: which place, put back, brings the answer back."""
+
+from __future__ import annotations
+
+import numpy as np
+import plotly.graph_objects as go
+import xarray as xr
+
+from workbench.figures.grid import Panel, Scale, tables
+from workbench.figures.style import need
+
+KINDS = ("site", "head", "expert")
+
+
+def patching_heatmap(data: xr.Dataset, title: str | None = None) -> go.Figure:
+    """What ``experiments.patching_grid`` or ``component_patching`` returns: layers down, positions across, a table for
+    each site; heads and experts stand under each other within their layer, those that nowhere do anything left out.
+
+    Raises:
+        ValueError: for a dataset that is no patching grid.
+    """
+    need(data, "patching_grid", "metric", "pos")
+    share = "recovered" if "recovered" in data else "lost"
+    kind = next(kind for kind in KINDS if kind in data.dims)
+    word = {"recovered": "brings back", "lost": "takes away"}[share]
+    title = title or f"Patching: what each {kind} {word}"
+    subtitle = (
+        f"{data.attrs.get('metric', 'metric')}; clean {float(data.clean):.2f}, corrupted {float(data.corrupted):.2f}"
+    )
+    scale = Scale(f"share {share}", -1.0, 1.0)
+    columns = [f"{token} {pos}" for token, pos in zip(data.token.values, data.pos.values, strict=True)]
+    if kind == "site":
+        panels = [
+            Panel(str(site), data[share].sel(site=site).transpose("layer", "pos").values) for site in data.site.values
+        ]
+        rows = [f"layer {layer}" for layer in data.layer.values]
+    else:
+        panels, rows = _by_component(data, share, kind)
+    return tables(panels, rows, columns, scale, title=title, subtitle=subtitle, source=data, across=1)
+
+
+def _by_component(data: xr.Dataset, share: str, kind: str) -> tuple[list[Panel], list[str]]:
+    values = data[share].transpose("layer", kind, "pos").values
+    flat = values.reshape(-1, values.shape[-1])
+    names = [f"L{layer} {kind} {i}" for layer in data.layer.values for i in data[kind].values]
+    kept = np.nan_to_num(np.abs(flat)).max(1, initial=0) > 1e-3
+    if not kept.any():
+        kept[:] = True
+    return [Panel("", flat[kept])], [name for name, keep in zip(names, kept, strict=True) if keep]
