@@ -251,15 +251,15 @@ def test_every_figure_draws_every_layer(model, made, tmp_path):
     balance, information = drawn.routing_balance(made), drawn.routing_information(made)
     assert [len(trace.x) for trace in balance.data] == [3, 3, 3]
     assert len(information.data) == 4
-    assert len(drawn.specialisation(made).data) == len(drawn.coactivation(made).data) == 3
-    assert len(drawn.specialisation(made, by="speaker").data) == 3
-    assert len(drawn.transitions(paths).data) == 2
-    assert np.array(drawn.paths(paths).data[0].z).shape == paths.path_expert.shape
+    assert len(drawn.expert_specialisation(made).data) == len(drawn.expert_coactivation(made).data) == 3
+    assert len(drawn.expert_specialisation(made, by="speaker").data) == 3
+    assert len(drawn.expert_transitions(paths).data) == 2
+    assert np.array(drawn.expert_paths(paths).data[0].z).shape == paths.path_expert.shape
     assert np.array(drawn.routing_contrast(contrast).data[0].z) == pytest.approx(contrast.contrast.values)
     assert "park" in str(drawn.vocabulary_table(vocabulary, 1).data[0].text)
-    assert drawn.saturation(routing_saturation(model, model, TEXTS, **quiet)).data
+    assert drawn.routing_saturation(routing_saturation(model, model, TEXTS, **quiet)).data
     with pytest.raises(ValueError, match=r"experiments\.routing_statistics returns"):
-        drawn.coactivation(contrast)
+        drawn.expert_coactivation(contrast)
     for data in (made, paths, vocabulary, contrast):
         data.to_netcdf(tmp_path / "stored.nc", engine="scipy")
 

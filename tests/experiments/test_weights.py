@@ -1,18 +1,21 @@
 """Weight views against whole matrices multiplied out, TransformerLens' own scores, and planted weights."""
 
 import copy
+import random
 
 import numpy as np
 import pytest
 import torch
 from transformer_lens.utilities.matrix import composition_scores as theirs
 
+import workbench as wb
 from tests.forms import EAGER, held, packable
 from workbench.experiments import expert_weights
 from workbench.experiments.expert_weights import embedding_norms, expert_similarity, router_geometry
 from workbench.experiments.weights import composition_scores, head_circuits, ov_circuit, qk_circuit
 from workbench.figures import weights as drawn
 from workbench.model import HookedGptOss, random_weights
+from workbench.training.microworld import DOCUMENTS
 
 quiet = {"progress": False}
 
@@ -170,6 +173,18 @@ def test_a_planted_untrained_token_is_the_strangest(model):
     assert made.known.values.tolist() == [i < planted.tokenizer.vocab_size for i in range(1024)]
 
 
+def test_the_strangest_tokens_of_nano_are_those_that_its_training_never_held():
+    nano, seen = wb.load("nano"), set()
+    for seed, make in enumerate(DOCUMENTS.values()):
+        for n in range(15):
+            text = "".join(segment.text for segment in make(random.Random(100 * seed + n)).segments)
+            seen |= set(nano.tokenizer.encode(text))
+    made = embedding_norms(nano)
+    strangest = made.vocab.values[np.argsort(made.glitch_score.values)[:3]].tolist()
+    assert {nano.tokenizer.decode([i]) for i in strangest} == {"<|call|>", "<|startoftext|>", "<|constrain|>"}
+    assert not seen & set(strangest)
+
+
 def test_what_is_not_there_is_refused(model):
     with pytest.raises(ValueError, match="layer=7"):
         expert_similarity(model, layers=[7], **quiet)
@@ -185,13 +200,13 @@ def test_every_figure_draws_its_numbers(model, tmp_path):
     circuits, composed = head_circuits(model, **quiet), composition_scores(model, **quiet)
     alike, router, embeddings = expert_similarity(model, **quiet), router_geometry(model), embedding_norms(model)
     assert np.array(drawn.head_circuits(circuits).data[0].z) == pytest.approx(circuits.copying.values)
-    assert np.array(drawn.composition(composed, "V").data[0].z).shape == (8, 8)
+    assert np.array(drawn.composition_scores(composed, "V").data[0].z).shape == (8, 8)
     assert len(drawn.expert_similarity(alike).data) == len(drawn.expert_similarity(router, kind="router").data) == 3
     assert np.array(drawn.router_tokens(router, 1).data[0].z) == pytest.approx(router.score.sel(layer=1).values)
     assert sum(len(trace.x) for trace in drawn.embedding_norms(embeddings).data) == 1024
     for data in (circuits, composed, alike, router, embeddings):
         data.to_netcdf(tmp_path / "stored.nc", engine="scipy")
     with pytest.raises(ValueError, match="expected one of"):
-        drawn.composition(composed, "Z")
+        drawn.composition_scores(composed, "Z")
     with pytest.raises(ValueError, match=r"experiments\.head_circuits returns"):
         drawn.head_circuits(alike)

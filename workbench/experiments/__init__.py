@@ -6,21 +6,32 @@ from workbench.experiments.compare import compare
 from workbench.experiments.direct import direct_logit_attribution
 from workbench.experiments.edges import edge_attribution, top_edges
 from workbench.experiments.effect import effect
+from workbench.experiments.expert_lens import expert_lens
+from workbench.experiments.expert_weights import embedding_norms, expert_similarity, router_geometry
 from workbench.experiments.features import feature_activations, feature_logit_effect, top_tokens
 from workbench.experiments.gradients import attribution_patching, integrated_gradients
-from workbench.experiments.heads import head_scores
+from workbench.experiments.heads import head_matches, head_scores
 from workbench.experiments.inference import adjusted, bootstrap, max_t, over_prompts, stack_prompts
 from workbench.experiments.logit_lens import logit_lens
 from workbench.experiments.metrics import kl_from, logit_difference, probability
+from workbench.experiments.neurons import neurons
 from workbench.experiments.nodes import Node, Receiver, all_nodes, all_receivers
 from workbench.experiments.patching import component_patching, patching_grid
 from workbench.experiments.paths import path_patching
+from workbench.experiments.probes import probe
 from workbench.experiments.routing import expert_load, routing
+from workbench.experiments.routing_changes import expert_paths, routing_contrast, routing_saturation
+from workbench.experiments.routing_statistics import routing_statistics, vocabulary_specialisation
+from workbench.experiments.steering import SteeringVector, contrastive_activation_addition, difference_of_means, steer
 from workbench.experiments.tokens import tokens
+from workbench.experiments.tuned_lens import TunedLens, lens_kl, train_tuned_lens, tuned_lens
+from workbench.experiments.weights import composition_scores, head_circuits, ov_circuit, qk_circuit
 
 __all__ = [
     "Node",
     "Receiver",
+    "SteeringVector",
+    "TunedLens",
     "ablation_sweep",
     "adjusted",
     "all_nodes",
@@ -30,26 +41,48 @@ __all__ = [
     "bootstrap",
     "compare",
     "component_patching",
+    "composition_scores",
+    "contrastive_activation_addition",
+    "difference_of_means",
     "direct_logit_attribution",
     "edge_attribution",
     "effect",
+    "embedding_norms",
+    "expert_lens",
     "expert_load",
+    "expert_paths",
+    "expert_similarity",
     "feature_activations",
     "feature_logit_effect",
     "greedy_knock_out",
+    "head_circuits",
+    "head_matches",
     "head_scores",
     "integrated_gradients",
     "kl_from",
+    "lens_kl",
     "logit_difference",
     "logit_lens",
     "max_t",
+    "neurons",
+    "ov_circuit",
     "over_prompts",
     "patching_grid",
     "path_patching",
     "probability",
+    "probe",
+    "qk_circuit",
+    "router_geometry",
     "routing",
+    "routing_contrast",
+    "routing_saturation",
+    "routing_statistics",
     "stack_prompts",
+    "steer",
     "tokens",
     "top_edges",
     "top_tokens",
+    "train_tuned_lens",
+    "tuned_lens",
+    "vocabulary_specialisation",
 ]

@@ -152,14 +152,14 @@ def _normalised(embeddings: Float[Tensor, "row d_model"], model: HookedGptOss) -
 def embedding_norms(model: HookedGptOss) -> xr.Dataset:
     """The length of every token's embedding and unembedding, and which tokens look as if they were never trained.
 
-    Tokens that training text hardly holds stay near the mean of all embeddings, or near nothing (Rumbelow and Watkins
-    2023; arXiv 2405.05417): candidates for glitch tokens, not proof.
+    An embedding that no text asks for has no gradient: it stays near where it started, near the mean of all. Its
+    unembedding has one all the same, away from every text, so that it says less. Candidates for glitch tokens, not
+    proof (Rumbelow and Watkins, 2023; arXiv 2405.05417).
 
     Returns:
         On vocab, every id: embed_norm, unembed_norm, embed_distance, unembed_distance, the distance to the mean vector;
-        glitch_score, the mean of the robust z-scores (distance to the median in units of 1.4826 median absolute
-        deviations) of the two distances, the lower the stranger; known, whether the tokenizer has text for the id;
-        token, its text.
+        glitch_score, the robust z-score of the embedding's distance (from the median, in units of 1.4826 median
+        absolute deviations), the lower the stranger; known, whether the tokenizer has text for the id; token, its text.
     """
     d_vocab, tokenizer = model.config.d_vocab, model.tokenizer
     read = {}
@@ -168,7 +168,7 @@ def embedding_norms(model: HookedGptOss) -> xr.Dataset:
         mean = torch.stack([part.double().sum(0) for part in parts]).sum(0) / d_vocab
         read[f"{name}_norm"] = torch.cat([part.double().norm(dim=-1) for part in parts]).cpu().numpy()
         read[f"{name}_distance"] = torch.cat([(part.double() - mean).norm(dim=-1) for part in parts]).cpu().numpy()
-    read["glitch_score"] = (_robust_z(read["embed_distance"]) + _robust_z(read["unembed_distance"])) / 2
+    read["glitch_score"] = _robust_z(read["embed_distance"])
     ids = np.arange(d_vocab)
     known = np.zeros(d_vocab, dtype=bool)
     texts = np.array([""] * d_vocab, dtype=object)
@@ -186,7 +186,7 @@ _EMBEDDING = {
     "unembed_norm": "norm of the unembedding",
     "embed_distance": "distance of the embedding to the mean one",
     "unembed_distance": "distance of the unembedding to the mean one",
-    "glitch_score": "mean robust z-score of the two distances",
+    "glitch_score": "robust z-score of the embedding's distance to the mean one",
 }
 
 

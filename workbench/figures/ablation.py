@@ -30,7 +30,8 @@ def ablation_heatmap(
         at = np.searchsorted(layers, some.layer.values), np.searchsorted(indices, some["index"].values)
         table[at] = some.mean_effect.values
         panels.append(Panel(str(policy), table))
-    scale = Scale.of(np.concatenate([panel.values.ravel() for panel in panels]), "mean effect", signed=True)
+    every = np.concatenate([panel.values.ravel() for panel in panels])
+    scale = Scale.of(every, "mean effect", ".2f" if np.nanmax(np.abs(every)) < 10 else ".1f", signed=True)
     subtitle = f"{data.attrs.get('metric', 'metric')}, mean over {data.sizes['prompt']} prompts"
     kind = "expert" if "Expert" in str(data.spec.values[0]) else "head"
     rows = [f"layer {layer}" for layer in layers]

@@ -106,7 +106,8 @@ def tables(
     axis = {"colorscale": scale.colours, "cmin": scale.low, "cmax": scale.high, "colorbar": scale_bar()}
     made.update_layout(template=TEMPLATE, coloraxis=axis, margin={"l": left, "r": 30, "t": _TOP, "b": below})
     at = thinned(len(columns), wide, 14.0 if max(map(len, column_names)) > 2 else 9.0)
-    made.update_xaxes(tickvals=at, ticktext=[column_names[i] for i in at], showline=False, title=None)
+    turned = -90 if wide < 8 * max(columns_of(visible(str(name), _LONGEST)) for name in columns) else 0
+    made.update_xaxes(tickvals=at, ticktext=[column_names[i] for i in at], showline=False, tickangle=turned)
     at = thinned(len(rows), tall, 10.0)
     made.update_yaxes(tickvals=at, ticktext=[row_names[i] for i in at], showline=False, ticklabelstandoff=5)
     made.update_yaxes(range=[len(rows) - 0.5, -0.5])
@@ -123,7 +124,7 @@ def _cells(panel: Panel, rows: list[str], columns: list[str], scale: Scale, wide
     ]
     words = panel.written
     if words is None and wide >= _WRITTEN:
-        words = [[format(float(v), scale.form) if np.isfinite(v) else "" for v in line] for line in panel.values]
+        words = [[_number(v, scale.form) if np.isfinite(v) else "" for v in line] for line in panel.values]
     look = {}
     if words is not None:
         limit = max(3, int((wide - 6) / 6.2)) if wide else 3
@@ -137,6 +138,12 @@ def _cells(panel: Panel, rows: list[str], columns: list[str], scale: Scale, wide
     at = {"x": list(range(len(columns))), "y": list(range(len(rows)))}
     return go.Heatmap(z=as_lists(panel.values), coloraxis="coloraxis", hovertext=hover, hoverinfo="text",
                       xgap=gap, ygap=gap, hoverongaps=False, name=label(panel.name, 40), **at, **look)  # fmt: skip
+
+
+def _number(value: float, form: str) -> str:
+    """Without a sign before a zero that is only rounded."""
+    text = format(float(value), form)
+    return text.removeprefix("-") if not float(text) else text
 
 
 def curves(

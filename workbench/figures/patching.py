@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
@@ -36,7 +38,13 @@ def patching_heatmap(data: xr.Dataset, title: str | None = None) -> go.Figure:
         rows = [f"layer {layer}" for layer in data.layer.values]
     else:
         panels, rows = _by_component(data, share, kind)
+    panels = [replace(panel, written=_written(panel.values)) for panel in panels]
     return tables(panels, rows, columns, scale, title=title, subtitle=subtitle, source=data, across=1)
+
+
+def _written(values: np.ndarray) -> list[list[str]]:
+    """Two digits where there is something; most cells have nothing."""
+    return [[f"{v:.2f}" if np.isfinite(v) and abs(v) >= 0.005 else "" for v in line] for line in values]
 
 
 def _by_component(data: xr.Dataset, share: str, kind: str) -> tuple[list[Panel], list[str]]:

@@ -36,7 +36,7 @@ def routing_information(data: xr.Dataset, title: str = "What the route tells of 
                   source=data, bands=bands, x_title="layer", y_title="bits")  # fmt: skip
 
 
-def specialisation(data: xr.Dataset, by: str = "domain", title: str | None = None) -> go.Figure:
+def expert_specialisation(data: xr.Dataset, by: str = "domain", title: str | None = None) -> go.Figure:
     """What ``experiments.routing_statistics`` returns: a table for each layer of the loads by domain, or by speaker.
 
     Raises:
@@ -61,7 +61,7 @@ def specialisation(data: xr.Dataset, by: str = "domain", title: str | None = Non
     )
 
 
-def coactivation(data: xr.Dataset, title: str = "Which experts serve the same tokens") -> go.Figure:
+def expert_coactivation(data: xr.Dataset, title: str = "Which experts serve the same tokens") -> go.Figure:
     """What ``experiments.routing_statistics`` returns: in each layer, of a row's tokens the share that a column has."""
     need(data, "routing_statistics", "coactivation")
     values = data.coactivation.transpose("layer", "expert", "other_expert")
@@ -91,7 +91,7 @@ def vocabulary_table(data: xr.Dataset, layer: int, top: int = 6, title: str | No
                   column_title="rank", cell=100.0)  # fmt: skip
 
 
-def saturation(data: xr.Dataset, title: str = "How much of the later routing is there already") -> go.Figure:
+def routing_saturation(data: xr.Dataset, title: str = "How much of the later routing is there already") -> go.Figure:
     """What ``experiments.routing_saturation`` returns, by layer, with chance."""
     need(data, "routing_saturation", "saturation", "chance")
     lines = {
@@ -113,7 +113,7 @@ def routing_contrast(data: xr.Dataset, title: str = "Which experts the first tex
                   column_title="expert")  # fmt: skip
 
 
-def transitions(data: xr.Dataset, title: str = "From expert to expert, layer by layer") -> go.Figure:
+def expert_transitions(data: xr.Dataset, title: str = "From expert to expert, layer by layer") -> go.Figure:
     """What ``experiments.expert_paths`` returns: how much more often than by chance tokens go from row to column."""
     need(data, "expert_paths", "transitions", "expected")
     dims = ("layer", "expert", "next_expert")
@@ -126,7 +126,7 @@ def transitions(data: xr.Dataset, title: str = "From expert to expert, layer by 
                   row_title="expert", column_title="expert in the next layer")  # fmt: skip
 
 
-def paths(data: xr.Dataset, title: str = "The most frequent ways through the layers") -> go.Figure:
+def expert_paths(data: xr.Dataset, title: str = "The most frequent ways through the layers") -> go.Figure:
     """What ``experiments.expert_paths`` returns: a line for each path, its strongest expert in each layer."""
     need(data, "expert_paths", "path_expert", "path_count")
     experts = data.path_expert.transpose("path", "path_layer").values

@@ -19,5 +19,5 @@ def steering_effect(data: xr.Dataset, title: str = "What the vector does, and wh
     said = f"added to {label(str(data.attrs.get('site', '?')), 40)}; band: 5 to 95 % of {n} vectors of the same norm"
     bands = {"controls": (low, high)} if n else {}
     made = curves(data.scale.values, {"steering vector": data.effect.values}, title=title, subtitle=said, source=data,
-                  bands=bands, x_title="scale", y_title=label(str(data.effect.attrs["long_name"]), 60))  # fmt: skip
+                  bands=bands, x_title="scale", y_title=label(str(data.effect.attrs["long_name"]), 48))  # fmt: skip
     return made.add_hline(y=0, line={"color": "#616b78", "width": 1, "dash": "dot"})

@@ -21,7 +21,7 @@ def head_circuits(data: xr.Dataset, title: str = "What the heads' weights do, wi
                   column_title="head", across=2)  # fmt: skip
 
 
-def composition(data: xr.Dataset, kind: str, title: str | None = None) -> go.Figure:
+def composition_scores(data: xr.Dataset, kind: str, title: str | None = None) -> go.Figure:
     """What ``experiments.composition_scores`` returns: how much of what a row writes a column reads, above chance.
 
     Raises:
@@ -83,7 +83,9 @@ def router_tokens(data: xr.Dataset, layer: int, title: str | None = None) -> go.
                   column_title="rank", cell=84.0)  # fmt: skip
 
 
-def embedding_norms(data: xr.Dataset, top: int = 12, title: str = "Embeddings far from the others") -> go.Figure:
+def embedding_norms(
+    data: xr.Dataset, top: int = 12, title: str = "Embeddings that stayed near the mean of all"
+) -> go.Figure:
     """What ``experiments.embedding_norms`` returns: every token by its two distances, the strangest ones named."""
     need(data, "embedding_norms", "embed_distance", "unembed_distance", "glitch_score")
     order = np.argsort(data.glitch_score.values, kind="stable")
@@ -91,12 +93,20 @@ def embedding_norms(data: xr.Dataset, top: int = 12, title: str = "Embeddings fa
     texts = labels([token or f"id {i}" for token, i in zip(data.token.values, data.vocab.values, strict=True)], 20)
     hover = [f"{text}<br>id {i}" for text, i in zip(texts, data.vocab.values, strict=True)]
     made = figure(
-        title, "low on both: like tokens that training hardly saw", data, width=700, height=480, showlegend=False
+        title,
+        "far left: as if training hardly saw the token, candidates for glitch tokens",
+        data,
+        width=700,
+        height=480,
+        showlegend=False,
     )
     rest, first = order[top:], order[:top]
     for at, colour, mode in ((rest, BLUE, "markers"), (first, ORANGE, "markers+text")):
         look = {"mode": mode, "marker": {"color": colour, "size": 5}, "textposition": "top center"}
         words = {"text": [texts[i] for i in at], "hovertext": [hover[i] for i in at], "hoverinfo": "text"}
-        made.add_trace(go.Scattergl(x=as_lists(x[at]), y=as_lists(y[at]), textfont={"size": 10}, **look, **words))
+        # Only few are drawn as words: plotly's fast points would show what escapes a token.
+        kind = go.Scattergl if mode == "markers" else go.Scatter
+        made.add_trace(kind(x=as_lists(x[at]), y=as_lists(y[at]), textfont={"size": 10}, **look, **words))
+    made.update_xaxes(type="log").update_yaxes(type="log")
     made.update_xaxes(title="distance of the embedding to the mean").update_yaxes(title="of the unembedding")
     return made.update_layout(margin={"l": 70, "r": 30, "t": 84, "b": 56})

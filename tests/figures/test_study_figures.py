@@ -1,0 +1,90 @@
+"""Patching grids and ablation sweeps as figures: the numbers are the dataset's, tokens are only text."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from tests.figures.data import TAG, coords, strings, values, words
+from workbench import figures
+
+
+def patched(n: int, kind: str = "site", share: str = "recovered") -> xr.Dataset:
+    dims = ("site", "layer", "pos") if kind == "site" else ("layer", kind, "pos")
+    shape = (2, 3, n) if kind == "site" else (3, 4, n)
+    axes = (
+        {"site": ["resid_pre", "mlp_out"], "layer": [0, 1, 2]}
+        if kind == "site"
+        else {"layer": [0, 1, 2], kind: [0, 1, 2, 3]}
+    )
+    table = values(*shape)
+    if kind != "site":
+        table[1, 2] = 0
+    variables = {"metric": (dims, table), share: (dims, table - 0.5 * (table > 0)), "clean": 3.0, "corrupted": -2.0}
+    return xr.Dataset(variables, coords(words(n)) | axes, {"metric": "<b>metric</b>"})
+
+
+def swept(policies: tuple[str, ...] = ("zero", "reroute"), floor: bool = True) -> xr.Dataset:
+    n = 6 * len(policies)
+    layer, index = np.tile(np.repeat([0, 1, 2], 2), len(policies)), np.tile([0, 1], n // 2)
+    effect = np.random.default_rng(0).normal(size=(n, 5))
+    variables = {"effect": (("component", "prompt"), effect), "mean_effect": ("component", effect.mean(1))}
+    if floor:
+        variables |= {"floor": ("component", np.full(n, 0.2)), "p": ("component", np.full(n, 0.05))}
+    spec = [f"AblateExpert(layer={i}, expert={j})" for i, j in zip(layer, index, strict=True)]
+    policy = np.repeat(policies, 6)
+    each = {"spec": spec, "layer": layer, "index": index, "policy": policy}
+    return xr.Dataset(variables, {name: ("component", value) for name, value in each.items()}, {"metric": "logit"})
+
+
+@pytest.mark.parametrize("n", [1, 20, 300])
+@pytest.mark.parametrize("kind", ["site", "head", "expert"])
+def test_a_grid_of_hostile_tokens_shows_its_numbers_and_no_markup_of_theirs(n: int, kind: str):
+    data = patched(n, kind)
+    made = figures.patching_heatmap(data)
+    for string in strings(made.to_plotly_json()):
+        for closing, tag, rest in TAG.findall(string):
+            assert tag in ("b", "br", "span") and (not rest.strip() or rest.startswith(' style="color:#')), (
+                closing,
+                string,
+            )
+    if kind == "site":
+        np.testing.assert_allclose(np.array(made.data[1].z, float), data.recovered.sel(site="mlp_out"), rtol=1e-5)
+    else:
+        assert len(made.data[0].z) == 11  # the one that does nothing anywhere is left out
+
+
+def test_noising_is_drawn_from_what_is_lost():
+    made = figures.patching_heatmap(patched(5, "expert", "lost"))
+    assert "takes away" in made.layout.title.text
+
+
+def test_the_table_of_effects_has_each_at_its_layer_and_index():
+    data = swept()
+    made = figures.ablation_heatmap(data)
+    for trace, policy in zip(made.data, ("zero", "reroute"), strict=True):
+        for _, cell in data.isel(component=data.policy.values == policy).groupby("component"):
+            cell = cell.squeeze()
+            assert trace.z[int(cell.layer)][int(cell["index"])] == pytest.approx(float(cell.mean_effect), rel=1e-5)
+
+
+def test_bars_show_the_largest_effects_over_their_floor():
+    data = swept()
+    made = figures.ablation_bars(data, most=4)
+    shown = made.data[1].x
+    assert sorted(map(abs, shown)) == pytest.approx(sorted(np.abs(data.mean_effect.values))[-4:])
+    assert list(made.data[0].x) == pytest.approx([0.4] * 4) and list(made.data[0].base) == pytest.approx([-0.2] * 4)
+    assert len(figures.ablation_bars(swept(floor=False)).data) == 1
+
+
+def test_the_knock_out_curve_lies_over_the_range_of_random_groups():
+    control = np.array([[2.0, 2.0], [1.0, 1.5], [0.5, 1.2]])
+    variables = {"mean": ("step", [2.0, 1.0, 0.0]), "chosen": ("step", ["none", "a", "b"])}
+    data = xr.Dataset(variables | {"control_mean": (("step", "control"), control)}, {"step": [0, 1, 2]})
+    band, line = figures.knock_out_curve(data).data
+    assert list(line.y) == [2.0, 1.0, 0.0] and list(band.y) == [2.0, 1.5, 1.2, 0.5, 1.0, 2.0]
+
+
+def test_datasets_of_another_kind_are_refused():
+    for draw in (figures.patching_heatmap, figures.ablation_heatmap, figures.ablation_bars, figures.knock_out_curve):
+        with pytest.raises(ValueError, match="this figure draws what experiments"):
+            draw(xr.Dataset({"x": ("pos", [1.0])}))
