@@ -187,5 +187,5 @@ def test_logits_at_last_are_those_of_each_rows_last_real_token(padded: Padded, s
 
 def test_a_loss_of_the_last_token_alone_is_refused(padded: Padded):
     for return_type in ("loss", "both"):
-        with pytest.raises(ValueError, match="logits_at='last'.*expected 'all'"):
+        with pytest.raises(ValueError, match=r"logits_at='last'.*expected 'all'"):
             padded.model(padded.rows[0], return_type, logits_at="last")

@@ -57,9 +57,9 @@ def ablation_sweep(
 
     Returns:
         effect (component, prompt), metric ablated − metric clean; mean_effect (component); clean (prompt); kl
-        (component, prompt), KL(clean ‖ ablated) in nats. With controls: control_effect (component, control), the mean effect
-        of each; floor (component), the largest |control|; p (component), (1 + controls at least as large) / (1 +
-        controls). Coordinates spec, layer, index, policy (component).
+        (component, prompt), KL(clean ‖ ablated) in nats. With controls: control_effect (component, control), the mean
+        effect of each; floor (component), the largest |control_effect|; p (component), (1 + controls at least as large)
+        / (1 + controls). Coordinates spec, layer, index, policy (component).
 
     Raises:
         ValueError: for prompts, a metric or components that do not fit, before anything runs.
