@@ -115,3 +115,21 @@ def test_what_does_not_fit_is_refused(nano: HookedGptOss, arguments: dict, messa
     given = {"prompts": PROMPTS, "metric": metric, "components": "heads", "progress": False} | arguments
     with pytest.raises(ValueError, match=message):
         ablation_sweep(nano, **given)
+
+
+def test_a_cancelled_sweep_keeps_what_is_done_and_goes_on_from_there(nano: HookedGptOss):
+    some = [AblateHead(layer, 0) for layer in range(4)]
+
+    def swept(**more):
+        return ablation_sweep(nano, PROMPTS, metric, some, controls=2, progress=False, **more)
+
+    whole, heard = swept(), []
+    part = swept(on_result=lambda cell, value: heard.append(cell["component"]), cancel=lambda: len(heard) >= 2)
+    assert heard == [0, 1] and part.attrs["components_left"] == 2
+    assert np.isnan(part.effect.values[2:]).all() and np.isnan(part.p.values[2:]).all()
+    rest = swept(resume=part, on_result=lambda cell, value: heard.append(cell["component"]))
+    assert heard == [0, 1, 2, 3] and rest.attrs["components_left"] == 0
+    for name in ("effect", "kl", "control_effect", "p"):
+        np.testing.assert_allclose(rest[name], whole[name], atol=1e-6)
+    with pytest.raises(ValueError, match="dataset of another sweep"):
+        ablation_sweep(nano, PROMPTS, metric, some[:3], controls=2, progress=False, resume=part)

@@ -7,6 +7,7 @@ from transformer_lens import patching
 
 import workbench as wb
 from workbench.activations import run
+from workbench.experiments import cells
 from workbench.experiments.patching import component_patching, patching_grid
 from workbench.model import HookedGptOss
 
@@ -82,3 +83,49 @@ def test_an_unknown_component_or_direction_is_refused(nano: HookedGptOss, texts)
     for bad in ({"component": "neuron"}, {"direction": "sideways"}):
         with pytest.raises(Exception, match=r"expected one of|Type-check"):
             component_patching(nano, *texts, metric, progress=False, **bad)
+
+
+@pytest.mark.parametrize("kind", ["grid", "expert"])
+def test_a_cancelled_grid_keeps_what_is_done_and_goes_on_from_there(
+    nano: HookedGptOss, texts, kind: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(cells, "MOST", 8)  # tokens, so that there are many passes
+
+    def patched(**more):
+        if kind == "grid":
+            return patching_grid(nano, *texts, metric, progress=False, **more)
+        return component_patching(nano, *texts, metric, "expert", progress=False, **more)
+
+    whole, heard = patched(), []
+    part = patched(
+        on_result=lambda cell, value: heard.append((cell["layer"], cell["pos"], value)), cancel=lambda: heard
+    )
+    done = np.isfinite(part.metric)
+    left = int(part.attrs["cells_left"])
+    assert left > 0 and heard
+    np.testing.assert_array_equal(part.metric.values[done], whole.metric.values[done])
+    again = []
+    rest = patched(resume=part, on_result=lambda cell, value: again.append(value))
+    assert len(again) == left
+    np.testing.assert_allclose(rest.metric, whole.metric, atol=1e-5)
+    assert rest.attrs["cells_left"] == 0
+
+
+def test_another_grid_is_no_grid_to_go_on_from(nano: HookedGptOss, texts):
+    done = patching_grid(nano, *texts, metric, progress=False)
+    for other in ({"sites": ("attn_out",)}, {"direction": "noising"}, {"layers": [0]}):
+        with pytest.raises(ValueError, match="dataset of another grid"):
+            patching_grid(nano, *texts, metric, progress=False, resume=done, **other)
+
+
+def test_a_metric_that_fails_is_said_and_not_swallowed(nano: HookedGptOss, texts):
+    calls = []
+
+    def fails(logits: torch.Tensor) -> torch.Tensor:
+        calls.append(len(logits))
+        if len(calls) > 2:  # the two runs' own are fine
+            raise ZeroDivisionError("mine")
+        return logits[:, 0]
+
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        patching_grid(nano, *texts, fails, progress=False)

@@ -8,6 +8,7 @@ of the same length, at the same positions.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import product
 from typing import Any, Literal
 
@@ -22,8 +23,10 @@ from workbench.activations import provenance_of
 from workbench.experiments.metrics import Metric
 from workbench.experiments.prompts import Batch, batches
 from workbench.experiments.rows import numpy, quantity
+from workbench.experiments.watch import Cancel, Watch
 from workbench.interventions import AblateExpert, AblateHead, Context, all_edits, check_all
 from workbench.model import HookedGptOss, Recording
+from workbench.sweeps import Cell, Grid, Results
 
 Components = Literal["experts", "heads"]
 
@@ -40,6 +43,9 @@ def ablation_sweep(
     seed: int = 0,
     sources: dict[str, Any] | None = None,
     progress: bool = True,
+    cancel: Cancel = None,
+    on_result: Callable[[Cell, Any], None] | None = None,
+    resume: xr.Dataset | None = None,
 ) -> xr.Dataset:
     """Ablate each component alone, over all prompts, and measure.
 
@@ -54,6 +60,9 @@ def ablation_sweep(
         seed: of the controls.
         sources: for interventions that take something from elsewhere.
         progress: show a progress bar.
+        cancel: an Event, or a function that gives true, to stop before the next component; those not reached are NaN.
+        on_result: called with each cell (``cell["component"]``) and its numbers, as they come.
+        resume: what the same call returned when it was cancelled: it goes on from there.
 
     Returns:
         effect (component, prompt), metric ablated − metric clean; mean_effect (component); clean (prompt); kl
@@ -69,12 +78,17 @@ def ablation_sweep(
     parts, said = batches(model, prompts, metric)
     for specs in chosen:
         check_all(specs, model.config, None, given)
-    sweep = _Sweep(model, parts, given, progress, len(chosen) * (1 + controls))
-    with sweep:
-        clean = sweep.clean()
-        effects, kls = zip(*(sweep.ablated(specs) for specs in chosen), strict=True)
-        floors = [sweep.controls(specs, controls, seed) for specs in chosen] if controls else []
-    return _dataset(model, chosen, parts, said, clean, np.stack(effects), np.stack(kls), floors, seed)
+    clean = _Clean(model, parts, given)
+
+    def measure(cells: list[Cell]) -> list[dict[str, xr.DataArray]]:
+        return [clean.numbers(chosen[cell["component"]], controls, seed) for cell in cells]
+
+    grid = Grid(component=range(len(chosen)))
+    results = _finished_before(resume, grid, chosen, clean.measured, controls)
+    one_by_one = partial(map, lambda cell: [cell])
+    for _ in Watch(progress, cancel, on_result).through(measure, grid, one_by_one, results):
+        pass
+    return _dataset(model, chosen, said, clean.measured, results, controls, seed)
 
 
 @torch.no_grad()
@@ -106,21 +120,22 @@ def greedy_knock_out(
         raise ValueError(f"steps={steps}: expected 1 to {len(chosen)}, the number of components")
     given = {} if sources is None else sources
     parts, said = batches(model, prompts, metric)
-    draw, left, gone = np.random.default_rng(seed), list(range(len(chosen))), []
-    sweep = _Sweep(model, parts, given, progress, sum(len(chosen) - i for i in range(steps)) + steps * controls)
-    means, names, random_groups = [], ["none"], np.full((steps + 1, controls), np.nan)
-    with sweep:
-        means.append(float(sweep.clean().mean()))
-        random_groups[0] = means[0]
+    for specs in chosen:
+        check_all(specs, model.config, None, given)
+    draw, left, gone, clean = np.random.default_rng(seed), list(range(len(chosen))), [], _Clean(model, parts, given)
+    means, names = [float(clean.measured.mean())], ["none"]
+    random_groups = np.full((steps + 1, controls), means[0])
+    total = sum(len(chosen) - i for i in range(steps)) + steps * controls
+    with tqdm(total=total, desc="knocking out", unit="run", disable=not progress) as bar:
         for step in range(1, steps + 1):
-            scores = [sweep.mean_of([*gone, *chosen[i]]) for i in left]
+            scores = [clean.mean_with([*gone, *chosen[i]], bar) for i in left]
             best = left.pop(int(np.argmin(scores)))
             gone += chosen[best]
             means.append(min(scores))
             names.append(_name(chosen[best]))
             for control in range(controls):
                 group = draw.choice(len(chosen), size=step, replace=False)
-                random_groups[step, control] = sweep.mean_of([spec for i in group for spec in chosen[i]])
+                random_groups[step, control] = clean.mean_with([spec for i in group for spec in chosen[i]], bar)
     variables = {
         "mean": ("step", np.array(means), quantity(f"mean of {said}")),
         "chosen": ("step", np.array(names), quantity("component knocked out at this step")),
@@ -130,50 +145,42 @@ def greedy_knock_out(
     return xr.Dataset(variables, {"step": np.arange(steps + 1), "control": np.arange(controls)}, attrs)
 
 
-class _Sweep:
-    """The clean runs of all batches, kept to run on from; and the bar."""
+class _Clean:
+    """The clean runs of all prompts, kept to run on from."""
 
-    def __init__(
-        self, model: HookedGptOss, parts: list[Batch], sources: dict[str, Any], progress: bool, total: int
-    ) -> None:
+    def __init__(self, model: HookedGptOss, parts: list[Batch], sources: dict[str, Any]) -> None:
         self.model, self.parts, self.context = model, parts, Context(model, sources)
-        self.bar = tqdm(total=total, desc="ablating", unit="run", disable=not progress)
-        self.recordings: list[Recording] = []
-        self.before: list[Tensor] = []
+        self.recordings = [model.record(part.tokens, part.mask) for part in parts]
+        n = model.config.n_layers
+        self.logits = [model.resume(recording, n, logits_at="last")[:, 0] for recording in self.recordings]
+        pairs = zip(parts, self.logits, strict=True)
+        self.measured: Float[np.ndarray, " prompt"] = np.concatenate([numpy(p.measure(logits)) for p, logits in pairs])
 
-    def __enter__(self) -> _Sweep:
-        return self
+    def numbers(self, specs: Sequence[Any], controls: int, seed: int) -> dict[str, xr.DataArray]:
+        """What is measured of one component."""
+        after, kl = self.ablated(specs)
+        found = {"effect": xr.DataArray(after - self.measured, dims="prompt"), "kl": xr.DataArray(kl, dims="prompt")}
+        if controls:
+            found["control_effect"] = xr.DataArray(self.controls(specs, controls, seed), dims="control")
+        return found
 
-    def __exit__(self, *error: object) -> None:
-        self.bar.close()
-
-    def clean(self) -> Float[np.ndarray, " prompt"]:
-        """The unedited metric; what is recorded serves all the others."""
-        self.recordings = [self.model.record(part.tokens, part.mask) for part in self.parts]
-        n = self.model.config.n_layers
-        self.before = [self.model.resume(recording, n, logits_at="last")[:, 0] for recording in self.recordings]
-        pairs = zip(self.parts, self.before, strict=True)
-        self.measured = np.concatenate([numpy(part.measure(logits)) for part, logits in pairs])
-        return self.measured
-
-    def ablated(self, specs: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
-        """(metric − clean, KL from clean), each [prompt]."""
+    def ablated(self, specs: Sequence[Any]) -> tuple[Float[np.ndarray, " prompt"], Float[np.ndarray, " prompt"]]:
+        """(metric, KL from clean) with these ablated."""
         found, kls = [], []
-        for part, recording, before in zip(self.parts, self.recordings, self.before, strict=True):
+        for part, recording, before in zip(self.parts, self.recordings, self.logits, strict=True):
             logits = self._run(recording, specs)
             found.append(numpy(part.measure(logits)))
             kls.append(numpy(_kl(before, logits)))
-        self.bar.update()
-        return np.concatenate(found) - self.measured, np.concatenate(kls)
+        return np.concatenate(found), np.concatenate(kls)
 
-    def mean_of(self, specs: Sequence[Any]) -> float:
+    def mean_with(self, specs: Sequence[Any], bar: tqdm) -> float:
         """The mean metric with all of these ablated."""
-        return float((self.ablated(specs)[0] + self.measured).mean())
+        bar.update()
+        return float(self.ablated(specs)[0].mean())
 
     def controls(self, specs: Sequence[Any], n: int, seed: int) -> Float[np.ndarray, " control"]:
         """Mean effects of random moves of the stream, as long as this ablation's own, where the layer leaves it."""
-        layer = _first_layer(self.model, specs, self.context)
-        sums = np.zeros(n)
+        layer, sums = _first_layer(self.model, specs, self.context), np.zeros(n)
         for part, recording in zip(self.parts, self.recordings, strict=True):
             hooks = all_edits(specs, self.context)
             edited = self.model.resume(recording, layer, fwd_hooks=hooks, stop_at_layer=layer + 1)
@@ -185,7 +192,6 @@ class _Sweep:
                 moved = plain + (lengths * direction / direction.norm(dim=-1, keepdim=True)).to(plain)
                 logits = self.model.resume(recording, layer + 1, stream=moved, logits_at="last")[:, 0]
                 sums[control] += float(part.measure(logits).double().sum())
-        self.bar.update(n)
         return sums / len(self.measured) - self.measured.mean()
 
     def _run(self, recording: Recording, specs: Sequence[Any]) -> Float[Tensor, "batch d_vocab"]:
@@ -235,42 +241,74 @@ def _name(specs: Sequence[Any]) -> str:
     return " + ".join(map(repr, specs))
 
 
+def _finished_before(
+    before: xr.Dataset | None, grid: Grid, chosen: list[list], clean: Float[np.ndarray, " prompt"], controls: int
+) -> Results:
+    """The components that an earlier sweep of the same has."""
+    results = Results(grid)
+    if before is None:
+        return results
+    same = list(before.get("spec", xr.DataArray([])).values) == [_name(specs) for specs in chosen]
+    if not same or before.sizes.get("control", 0) != controls or not np.allclose(before.clean.values, clean, atol=1e-4):
+        raise ValueError(
+            "resume= is the dataset of another sweep (other components, prompts, metric or controls): pass what this "
+            "very call returned before, or leave it out"
+        )
+    names = ["effect", "kl", *(["control_effect"] if controls else [])]
+    done = [cell for cell in grid if np.isfinite(before.mean_effect.values[cell["component"]])]
+    results.record(
+        done,
+        [
+            {name: before[name].isel(component=cell["component"]).reset_coords(drop=True) for name in names}
+            for cell in done
+        ],
+    )
+    return results
+
+
 def _dataset(
     model: HookedGptOss,
     chosen: list[list],
-    parts: list[Batch],
     said: str,
-    clean: np.ndarray,
-    effects: np.ndarray,
-    kls: np.ndarray,
-    floors: list[np.ndarray],
+    clean: Float[np.ndarray, " prompt"],
+    results: Results,
+    controls: int,
     seed: int,
 ) -> xr.Dataset:
-    both = ("component", "prompt")
+    found = results.to_xarray()
+    shape = (len(chosen), len(clean))
+    effects, kls = (found[name].values if name in found else np.full(shape, np.nan) for name in ("effect", "kl"))
+    both, mean = ("component", "prompt"), effects.mean(1)
     variables: dict[str, Any] = {
         "effect": (both, effects, quantity(f"{said}: ablated − clean")),
-        "mean_effect": ("component", effects.mean(1), quantity(f"{said}: ablated − clean, mean over prompts")),
+        "mean_effect": ("component", mean, quantity(f"{said}: ablated − clean, mean over prompts")),
         "clean": ("prompt", clean, quantity(said)),
         "kl": (both, kls, quantity("KL(clean ‖ ablated) of the next token", "nats")),
     }
-    if floors:
-        control, mean = np.stack(floors), effects.mean(1)
+    if controls:
+        empty = np.full((len(chosen), controls), np.nan)
+        control = found["control_effect"].values if "control_effect" in found else empty
         larger = (np.abs(control) >= np.abs(mean)[:, None]).sum(1)
+        p = np.where(np.isfinite(mean), (1 + larger) / (1 + controls), np.nan)
         variables["control_effect"] = (
             ("component", "control"),
             control,
             quantity("mean effect of a matched random move"),
         )
         variables["floor"] = ("component", np.abs(control).max(1), quantity("largest |mean effect| of a control"))
-        variables["p"] = ("component", (1 + larger) / (1 + control.shape[1]), quantity("share of controls as large"))
+        variables["p"] = ("component", p, quantity("share of controls as large"))
+    attrs = {"experiment": "ablation_sweep", "metric": said, "seed": seed, "n_prompts": len(clean)}
+    attrs["components_left"] = results.left
+    return xr.Dataset(variables, _coordinates(chosen, len(clean)), attrs | provenance_of(model))
+
+
+def _coordinates(chosen: list[list], n_prompts: int) -> dict[str, Any]:
     singles = [specs[0] if len(specs) == 1 else None for specs in chosen]
-    coords: dict[str, Any] = {
+    return {
         "component": np.arange(len(chosen)),
         "spec": ("component", [_name(specs) for specs in chosen]),
         "layer": ("component", [getattr(spec, "layer", -1) for spec in singles]),
         "index": ("component", [getattr(spec, "expert", getattr(spec, "head", -1)) for spec in singles]),
         "policy": ("component", [str(getattr(spec, "policy", "")) for spec in singles]),
-        "prompt": np.arange(len(clean)),
+        "prompt": np.arange(n_prompts),
     }
-    attrs = {"experiment": "ablation_sweep", "metric": said, "seed": seed, "n_prompts": len(clean)}
-    return xr.Dataset(variables, coords, attrs | provenance_of(model))

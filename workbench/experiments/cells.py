@@ -152,7 +152,7 @@ def _by_expert(
     return dict(zip(indices.tolist(), weights[:, None] * out, strict=True))
 
 
-def sweeps(cells: Iterable[Cell], length: int, n_layers: int) -> Iterator[list[Cell]]:
+def passes(cells: Iterable[Cell], length: int, n_layers: int) -> Iterator[list[Cell]]:
     """Cells that are run together, in the order of the layers that they enter."""
     at = defaultdict(list)
     for cell in cells:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -11,17 +11,19 @@ import torch
 import xarray as xr
 from jaxtyping import Int
 from torch import Tensor
-from tqdm.auto import tqdm
 
+from workbench import sweeps
 from workbench.activations import Run, run
 from workbench.experiments.cells import (
     Cell,
+    passes,
     patched_logits,
-    sweeps,
 )
 from workbench.experiments.metrics import Measure, Metric, as_metric
 from workbench.experiments.rows import check_index, numpy, provenance, quantity, real_columns, token_coords
+from workbench.experiments.watch import Watch
 from workbench.model import HookedGptOss, Recording
+from workbench.sweeps import Grid, Results
 
 Direction = Literal["denoising", "noising"]
 
@@ -66,16 +68,46 @@ class Setting:
         first = _first_difference(self.model, self.good, self.text)
         return {k: column for k, column in enumerate(self.pos) if column >= first}
 
-    def measured(self, shape: tuple[int, ...], cells: list[Cell], progress: bool) -> np.ndarray:
-        """The metric of every cell; where no cell is, that of the run that is patched."""
-        table = np.full(shape, self.ends[1])
-        with tqdm(total=len(cells), desc="patching", unit="cell", disable=not progress) as bar:
-            for sweep in sweeps(cells, self.text.tokens.shape[1], self.model.config.n_layers):
-                found = self.measure(patched_logits(self.model, self.recording, sweep))
-                for cell, value in zip(sweep, numpy(found), strict=True):
-                    table[cell.index] = value
-                bar.update(len(sweep))
+    def measured(self, axes: dict[str, list], cells: list[Cell], watch: Watch) -> np.ndarray:
+        """The metric of every cell: that of the run that is patched where no cell is, NaN where one was not reached."""
+        by_index: dict[tuple[int, ...], Cell] = {cell.index: cell for cell in cells}
+        grid = Grid({**axes, "pos": self.text.columns[self.pos].tolist()}).where(lambda cell: cell.index in by_index)
+
+        def measure(some: list[sweeps.Cell]) -> np.ndarray:
+            patches = [by_index[cell.index] for cell in some]
+            return numpy(self.measure(patched_logits(self.model, self.recording, patches)))
+
+        def batches(left: Iterable[sweeps.Cell]) -> Iterator[list[sweeps.Cell]]:
+            patches, length = [by_index[cell.index] for cell in left], self.text.tokens.shape[1]
+            for together in passes(patches, length, self.model.config.n_layers):
+                yield [sweeps.Cell(grid.axes, patch.index) for patch in together]
+
+        table = np.full(grid.shape, self.ends[1])
+        for index in by_index:
+            table[index] = np.nan
+        for cell, value in watch.through(measure, grid, batches, self.finished_before(watch.resume, grid)):
+            table[cell.index] = value
         return table
+
+    def finished_before(self, before: xr.Dataset | None, grid: Grid) -> Results:
+        """The cells that an earlier grid of the same runs has."""
+        results = Results(grid)
+        if before is None:
+            return results
+        ours = {"metric": self.said, "direction": self.direction, "fingerprint": self.good.provenance["fingerprint"]}
+        other = {key: before.attrs.get(key) for key, value in ours.items() if before.attrs.get(key) != value}
+        dims = {name: len(labels) for name, labels in grid.axes.items()}
+        ends = sorted(float(before[name]) for name in ("clean", "corrupted")) if "clean" in before else []
+        if other or dict(before.sizes) != dims or not np.allclose(ends, sorted(self.ends), rtol=1e-4, atol=1e-5):
+            raise ValueError(
+                f"resume= is the dataset of another grid (it has {other or dict(before.sizes)}, this one "
+                f"{ {key: ours[key] for key in other} or dims }, or the runs score otherwise): pass what this very "
+                "call returned before, or leave it out"
+            )
+        metric = before.metric.transpose(*grid.axes).values
+        done = [cell for cell in grid if np.isfinite(metric[cell.index])]
+        results.record(done, [float(metric[cell.index]) for cell in done])
+        return results
 
     def dataset(self, experiment: str, table: np.ndarray, axes: dict[str, list]) -> xr.Dataset:
         """The table with its names."""
@@ -95,6 +127,7 @@ class Setting:
         other = "clean" if self.direction == "denoising" else "corrupted"
         coords |= {f"{other}_{name}": theirs[name] for name in ("token", "token_id")}
         about = {"metric": self.said, "corrupted_run": self.text.name, "logits_at": int(self.text.columns[-1])}
+        about["cells_left"] = int(np.isnan(table).sum())
         attrs = provenance(self.good, experiment, self.row, direction=self.direction, **about)
         return xr.Dataset(variables, coords | axes, attrs)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -17,7 +17,9 @@ from workbench.experiments.cells import (
 )
 from workbench.experiments.metrics import Metric
 from workbench.experiments.patch_setting import Direction, checked_list, chosen_layers, set_up
+from workbench.experiments.watch import Cancel, Watch
 from workbench.model import HookedGptOss
+from workbench.sweeps import Cell
 
 Component = Literal["head", "expert"]
 
@@ -36,6 +38,9 @@ def patching_grid(
     row: int = 0,
     logits_at: int | None = None,
     progress: bool = True,
+    cancel: Cancel = None,
+    on_result: Callable[[Cell, float], None] | None = None,
+    resume: xr.Dataset | None = None,
 ) -> xr.Dataset:
     """Put one activation of the clean run into the corrupted one, for each site, layer and position, and measure.
 
@@ -52,6 +57,9 @@ def patching_grid(
         row: of both runs.
         logits_at: the position whose logits the metric reads; None for the last. Later ones cannot be patched.
         progress: show a progress bar.
+        cancel: an Event, or a function that gives true, to stop before the next pass; cells not reached are NaN.
+        on_result: called with each cell (``cell["layer"]``, ``cell["pos"]`` …) and its metric, as they come.
+        resume: what the same call returned when it was cancelled: it goes on from there.
 
     Returns:
         metric (site, layer, pos), of the patched runs; recovered (site, layer, pos), (metric − corrupted) / (clean −
@@ -71,8 +79,9 @@ def patching_grid(
     )
     values = {key: setting.clean_values(name) for key, name in names.items()}
     cells = all_cells(model, setting.recording, values, setting.columns)
-    table = setting.measured((len(sites), len(layers), len(setting.pos)), cells, progress)
-    return setting.dataset("patching_grid", table, {"site": sites, "layer": layers})
+    axes = {"site": sites, "layer": layers}
+    table = setting.measured(axes, cells, Watch(progress, cancel, on_result, resume))
+    return setting.dataset("patching_grid", table, axes)
 
 
 @torch.no_grad()
@@ -89,6 +98,9 @@ def component_patching(
     row: int = 0,
     logits_at: int | None = None,
     progress: bool = True,
+    cancel: Cancel = None,
+    on_result: Callable[[Cell, float], None] | None = None,
+    resume: xr.Dataset | None = None,
 ) -> xr.Dataset:
     """Put what one head, or one expert, wrote in the clean run into the corrupted one, position by position.
 
@@ -118,8 +130,9 @@ def component_patching(
     make = head_cells if component == "head" else expert_cells
     cells = make(model, setting.recording, layers, clean_values, setting.columns)
     n = model.config.n_heads if component == "head" else model.config.n_experts
-    table = setting.measured((len(layers), n, len(setting.pos)), cells, progress)
-    return setting.dataset(f"{component}_patching", table, {"layer": layers, component: list(range(n))})
+    axes = {"layer": layers, component: list(range(n))}
+    table = setting.measured(axes, cells, Watch(progress, cancel, on_result, resume))
+    return setting.dataset(f"{component}_patching", table, axes)
 
 
 def _chosen_sites(sites: Sequence[str]) -> list[str]:
