@@ -1,4 +1,4 @@
-"""Rows times a plain matrix, by whichever engine: against float64, and torch's own derivatives."""
+"""Rows times plain matrices, by whichever engine: against float64, and torch's own derivatives."""
 
 import pytest
 import torch
@@ -6,14 +6,19 @@ import torch.nn.functional as F
 from torch.autograd import forward_ad
 
 from workbench.model import engines
+from workbench.model.engines.dense_linear import FEW_ROWS
 
 pytestmark = pytest.mark.skipif(not engines.native.available(), reason="without the library torch does it all")
 
+DTYPES = [torch.bfloat16, torch.float32]
+BF16, FLOAT = DTYPES
+UNIT = {BF16: 2**-8, FLOAT: 2**-24}
 
-def case(n: int, seed: int = 0, lead: tuple[int, ...] | None = None):
+
+def case(n: int, seed: int = 0, lead: tuple[int, ...] | None = None, dtype: torch.dtype = BF16):
     draw = torch.Generator().manual_seed(seed)
-    x = torch.randn(*(lead or (n,)), 96, generator=draw).bfloat16()
-    return x, torch.randn(40, 96, generator=draw).bfloat16(), torch.randn(40, generator=draw).bfloat16()
+    shapes = ((*(lead or (n,)), 96), (40, 96), (40,))
+    return tuple(torch.randn(shape, generator=draw).to(dtype) for shape in shapes)
 
 
 @pytest.fixture(autouse=True)
@@ -30,26 +35,39 @@ def by_native(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seen
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("n", [1, 2, 16, 17, 40])
-def test_it_is_the_product_within_one_rounding_by_either_engine(by_native: list[int], n: int, bias: bool):
-    x, weight, b = case(n)
-    true = x.double() @ weight.double().T + (b.double() if bias else 0)
-    bound = true.abs() * 2**-8 + (x.double().abs() @ weight.double().T.abs()) * 2**-20
-    for name in ("native", "eager"):
-        with engines.use(name):
-            assert ((engines.linear(x, weight, b if bias else None) - true).abs() <= bound).all()
-    assert by_native == ([n] if n <= 16 else [])
+def test_it_is_the_product_within_one_rounding_by_either_engine(by_native: list[int], dtype: torch.dtype, bias: bool):
+    few = FEW_ROWS[engines.native.isa()][dtype]
+    for n in (1, 2, few + 1, few + 2, 200):
+        x, weight, b = case(n, dtype=dtype)
+        true = x.double() @ weight.double().T + (b.double() if bias else 0)
+        bound = true.abs() * UNIT[dtype] + (x.double().abs() @ weight.double().T.abs() + 1) * 2**-20
+        for name in ("native", "eager"):
+            with engines.use(name):
+                assert ((engines.linear(x, weight, b if bias else None) - true).abs() <= bound).all()
+    assert by_native == [1, 2]
 
 
-def test_only_few_rows_of_bfloat16_go_to_the_library(by_native: list[int]):
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_library_is_asked_up_to_a_number_of_rows(by_native: list[int], dtype: torch.dtype):
+    few = FEW_ROWS[engines.native.isa()][dtype]
+    for n in (few, few + 1, 3 * few):
+        engines.linear(*case(n, dtype=dtype))
+    assert by_native == [few]
+
+
+def test_only_few_rows_of_bfloat16_and_float32_of_plain_tensors_go_to_the_library(by_native: list[int]):
     x, weight, b = case(3)
-    engines.linear(x.float(), weight.float(), b.float())
     engines.linear(x.double(), weight.double(), b.double())
     engines.linear(x[:0], weight, b)
+    engines.linear(x, weight.T.contiguous().T, b)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert engines.linear(x.float(), weight.float(), b.float()).dtype == torch.bfloat16
     assert not by_native
     engines.linear(*case(6, lead=(2, 3)))
-    assert by_native == [6]
+    engines.linear(x.float(), weight.float(), b.float())
+    assert by_native == [6, 3]
 
 
 def test_leading_axes_and_strides_change_no_bit():
@@ -61,22 +79,34 @@ def test_leading_axes_and_strides_change_no_bit():
     assert torch.equal(engines.linear(spread, weight, b).reshape(6, 40), flat)
 
 
-def test_recording_gradients_changes_no_bit():
-    x, weight, b = case(5)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_recording_gradients_changes_no_bit(dtype: torch.dtype):
+    x, weight, b = case(5, dtype=dtype)
     with torch.no_grad():
         plain = engines.linear(x, weight, b)
     assert torch.equal(engines.linear(x.requires_grad_(), weight.requires_grad_(), b.requires_grad_()), plain)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("n", [1, 7])
-def test_its_gradients_are_those_of_torchs_own_product(n: int):
-    grad = torch.randn(n, 40, generator=torch.Generator().manual_seed(9)).bfloat16()
-    mine, theirs = ([t.clone().requires_grad_() for t in case(n)] for _ in range(2))
+def test_its_gradients_are_those_of_torchs_own_product(n: int, dtype: torch.dtype):
+    grad = torch.randn(n, 40, generator=torch.Generator().manual_seed(9)).to(dtype)
+    mine, theirs = ([t.clone().requires_grad_() for t in case(n, dtype=dtype)] for _ in range(2))
     engines.linear(*mine).backward(grad)
     F.linear(*theirs).backward(grad)
     for got, expected in zip(mine, theirs, strict=True):
         assert got.grad is not None and expected.grad is not None
-        torch.testing.assert_close(got.grad, expected.grad, rtol=2**-7, atol=2**-7)
+        torch.testing.assert_close(got.grad, expected.grad, rtol=2 * UNIT[dtype], atol=2 * UNIT[dtype])
+
+
+def test_what_has_no_gradient_is_not_kept_for_one():
+    x, weight, b = case(3, dtype=FLOAT)
+    kept: list[torch.Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        engines.linear(x.requires_grad_(), weight, b)
+        assert [tensor is weight for tensor in kept] == [True]
+        engines.grouped_dense_linear(x.detach(), [3], weight[None].requires_grad_(), b[None])
+        assert [tensor.shape for tensor in kept[1:]] == [x.shape]
 
 
 def test_second_derivatives_flow_through_it():

@@ -84,8 +84,8 @@ def test_the_eager_engine_gives_every_site_the_bits_of_dense_experts(
 ) -> None:
     other = HookedGptOss(SHAPE, dtype=dtype)
     other.load_state_dict(dense.state_dict())
-    expected = other.run_with_cache(tokens)[1]
     with through(EAGER):
+        expected = other.run_with_cache(tokens)[1]
         found = held(other, EAGER).run_with_cache(tokens)[1]
     differing = [site for site in SITES if not torch.equal(found[site], expected[site])]
     assert not differing

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
-from einops import einsum, rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
 from workbench.model.config import Config
+from workbench.model.engines import Linear, grouped_dense_linear
 from workbench.model.packed import PackedExperts
 from workbench.model.state import IndexWeights, Pass, listening, shown_apart
 
@@ -39,7 +38,8 @@ class Dispatch:
         order = flat.argsort(stable=True)
         counts = torch.bincount(flat, minlength=n_experts).tolist()
         batch, pos, slot = indices.shape
-        return cls(order, order.argsort(), counts, flat[order], (batch, pos, slot))
+        inverse = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+        return cls(order, inverse, counts, flat[order], (batch, pos, slot))
 
     @property
     def token_of_row(self) -> Int[Tensor, " row"]:
@@ -47,18 +47,11 @@ class Dispatch:
 
     def to_slots(self, rows: Float[Tensor, "row d"]) -> Float[Tensor, "batch pos slot d"]:
         """From expert order back to tokens and slots."""
-        batch, pos, slot = self.shape
-        return rearrange(
-            rows.index_select(0, self.inverse),
-            "(batch pos slot) d -> batch pos slot d",
-            batch=batch,
-            pos=pos,
-            slot=slot,
-        )
+        return rows.index_select(0, self.inverse).view(*self.shape, rows.shape[1])
 
     def to_rows(self, slots: Float[Tensor, "batch pos slot d"]) -> Float[Tensor, "row d"]:
         """From tokens and slots to expert order."""
-        return rearrange(slots, "batch pos slot d -> (batch pos slot) d").index_select(0, self.order)
+        return slots.reshape(-1, slots.shape[3]).index_select(0, self.order)
 
     def through(self, point: HookPoint, rows: Float[Tensor, "row d"]) -> Float[Tensor, "row d"]:
         """Show rows to a site, aligned with tokens and slots; without a listener nothing is moved."""
@@ -82,11 +75,11 @@ class Experts(nn.Module):
 
     def gate_up(self, rows: Float[Tensor, "row d_model"], counts: list[int]) -> Float[Tensor, "row twice_d_mlp"]:
         """Gate and up of each row by its expert, interleaved: gate 0::2, up 1::2."""
-        return grouped_linear(rows, counts, self.W_gate_up, self.b_gate_up)
+        return grouped_dense_linear(rows, counts, self.W_gate_up, self.b_gate_up)
 
     def down(self, rows: Float[Tensor, "row d_mlp"], counts: list[int]) -> Float[Tensor, "row d_model"]:
         """What each row's expert writes, b_down included."""
-        return grouped_linear(rows, counts, self.W_down, self.b_down)
+        return grouped_dense_linear(rows, counts, self.W_down, self.b_down)
 
 
 class MoE(nn.Module):
@@ -104,7 +97,7 @@ class MoE(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
-        self.router = nn.Linear(config.d_model, config.n_experts, dtype=dtype, device=device)
+        self.router = Linear(config.d_model, config.n_experts, dtype=dtype, device=device)
         self.experts = {"dense": Experts, "packed": PackedExperts}[experts](config, dtype, device)
         self.hook_router_in, self.hook_expert_in = HookPoint(), HookPoint()
         self.hook_router_logits = HookPoint()
@@ -117,7 +110,7 @@ class MoE(nn.Module):
         router_logits = self.hook_router_logits(self.router(shown_apart(self.hook_router_in, x)))
         indices, weights = self.route(router_logits, this.index_weights)
         written = self.expert_outputs(shown_apart(self.hook_expert_in, x), indices)
-        return einsum(written, weights, "batch pos slot d_model, batch pos slot -> batch pos d_model")
+        return weighted_sum(written, weights)
 
     def route(
         self, router_logits: Float[Tensor, "batch pos expert"], index_weights: IndexWeights = "keep"
@@ -143,7 +136,7 @@ class MoE(nn.Module):
     ) -> Float[Tensor, "batch pos slot d_model"]:
         """What the expert in each slot writes, before its routing weight."""
         dispatch = Dispatch.of(indices, self.config.n_experts)
-        rows = rearrange(x, "batch pos d_model -> (batch pos) d_model").index_select(0, dispatch.token_of_row)
+        rows = x.reshape(-1, x.shape[2]).index_select(0, dispatch.token_of_row)
         gate_up = self.experts.gate_up(rows, dispatch.counts)
         gate = dispatch.through(self.hook_expert_gate, gate_up[:, 0::2])
         up = dispatch.through(self.hook_expert_up, gate_up[:, 1::2])
@@ -174,6 +167,15 @@ class MoE(nn.Module):
         return indices.to(before.dtype)
 
 
+def weighted_sum(
+    written: Float[Tensor, "batch pos slot d_model"], weights: Float[Tensor, "batch pos slot"]
+) -> Float[Tensor, "batch pos d_model"]:
+    """Σ_slot weight · written. As einsum would, and without its reading of a pattern at each layer."""
+    batch, pos, slot, d = written.shape
+    columns = written.reshape(-1, slot, d).mT
+    return torch.bmm(columns, weights.reshape(-1, slot, 1)).view(batch, pos, d)
+
+
 def clamped_swiglu(
     gate: Float[Tensor, "row d_mlp"], up: Float[Tensor, "row d_mlp"], config: Config
 ) -> Float[Tensor, "row d_mlp"]:
@@ -181,21 +183,3 @@ def clamped_swiglu(
     gate = gate.clamp(max=config.swiglu_limit)
     up = up.clamp(-config.swiglu_limit, config.swiglu_limit)
     return (up + 1) * (gate * torch.sigmoid(gate * config.swiglu_alpha))
-
-
-def grouped_linear(
-    rows: Float[Tensor, "row d_in"],
-    counts: list[int],
-    weight: Float[Tensor, "expert d_out d_in"],
-    bias: Float[Tensor, "expert d_out"],
-) -> Float[Tensor, "row d_out"]:
-    """Each run of ``counts[e]`` rows times expert e's matrix. Experts without rows are not touched."""
-    # unbind once: indexing weight[e] would make backward fill a gradient of all experts for each of them.
-    weights, biases = weight.unbind(0), bias.unbind(0)
-    # The bias joins the rounded product, as in both references: fused, bfloat16 would round once less than they do.
-    parts = [
-        F.linear(part, weights[expert]) + biases[expert]
-        for expert, part in enumerate(rows.split(counts))
-        if part.shape[0]
-    ]
-    return torch.cat(parts)

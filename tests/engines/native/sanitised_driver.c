@@ -93,24 +93,35 @@ static void compare_grouped(const wb_grouped_linear_args *a) {
 }
 
 static void compare_dense(const wb_dense_linear_args *a) {
-    for (int64_t row = 0; row < a->n_rows; row++)
-        for (int64_t o = 0; o < a->d_out; o++) {
-            double sum = 0, terms = 0;
-            for (int64_t k = 0; k < a->d_in; k++) {
-                double product = number(a->x.data, row * a->d_in + k, (int)a->x_dtype) *
-                                 number(a->weight.data, o * a->row_stride / 2 + k, WB_BF16);
-                sum += product, terms += fabs(product);
+    const int64_t *counts = a->counts.data;
+    int64_t row = 0, size = a->w_dtype == WB_F32 ? 4 : 2;
+    for (int64_t e = 0; e < a->n_experts; e++)
+        for (int64_t end = row + counts[e]; row < end; row++)
+            for (int64_t o = 0; o < a->d_out; o++) {
+                double sum = 0, terms = 0;
+                for (int64_t k = 0; k < a->d_in; k++) {
+                    int64_t at = (e * a->expert_stride + o * a->row_stride) / size + k;
+                    double product = number(a->x.data, row * a->d_in + k, (int)a->x_dtype) *
+                                     number(a->weight.data, at, (int)a->w_dtype);
+                    sum += product, terms += fabs(product);
+                }
+                double bias = a->bias.data ? number(a->bias.data, e * a->d_out + o, (int)a->bias_dtype) : 0;
+                compare(number(a->y.data, row * a->d_out + o, (int)a->x_dtype), sum, bias, terms, (int)a->x_dtype,
+                        a->bias_order == WB_BIAS_AFTER ? 2 : 1, "dense_linear");
             }
-            double bias = a->bias.data ? number(a->bias.data, o, (int)a->bias_dtype) : 0;
-            compare(number(a->y.data, row * a->d_out + o, (int)a->x_dtype), sum, bias, terms, (int)a->x_dtype, 1,
-                    "dense_linear");
-        }
+}
+
+/* Rows of each of some experts, to be freed; some have none. */
+static int64_t *random_counts(int64_t n_experts, int64_t *n_rows) {
+    int64_t *counts = bytes_of(n_experts * 8);
+    *n_rows = 0;
+    for (int64_t e = 0; e < n_experts; e++) *n_rows += counts[e] = draw(3) ? draw(draw(6) ? 9 : 50) : 0;
+    return counts;
 }
 
 static void linear_case(int isa, int threads) {
-    int64_t n_experts = 1 + draw(4), d_in = 32 * (1 + draw(7)), d_out = 1 + draw(90), n_rows = 0;
-    int64_t *counts = bytes_of(n_experts * 8), rows_bytes, scale_bytes = d_out * d_in / 32;
-    for (int64_t e = 0; e < n_experts; e++) n_rows += counts[e] = draw(3) ? draw(draw(6) ? 9 : 50) : 0;
+    int64_t n_experts = 1 + draw(4), d_in = 32 * (1 + draw(7)), d_out = 1 + draw(90), n_rows;
+    int64_t *counts = random_counts(n_experts, &n_rows), rows_bytes, scale_bytes = d_out * d_in / 32;
     int dtype = (int)draw(2), bias_dtype = (int)draw(2);
     rows_bytes = n_rows * (dtype == WB_F32 ? 4 : 2);
     /* The last expert has no gap behind it. */
@@ -129,17 +140,22 @@ static void linear_case(int isa, int threads) {
 }
 
 static void dense_case(int isa, int threads) {
-    int64_t n_rows = draw(10), d_in = 1 + draw(draw(2) ? 40 : 400), d_out = 1 + draw(200), gap = draw(2) * 3;
-    int dtype = (int)draw(2), bias_dtype = (int)draw(2);
-    int64_t row_bytes = n_rows * (dtype == WB_F32 ? 4 : 2), stride = d_in + gap, numbers_of_w = d_out * stride - gap;
-    void *x = numbers(n_rows * d_in, dtype), *w = numbers(numbers_of_w, WB_BF16), *y = bytes_of(row_bytes * d_out);
-    void *bias = draw(4) ? numbers(d_out, bias_dtype) : NULL;
-    wb_dense_linear_args args = {sizeof args, n_rows, d_in, d_out, {x, row_bytes * d_in}, {w, numbers_of_w * 2},
-        stride * 2, {bias, d_out * (bias_dtype == WB_F32 ? 4 : 2)}, {y, row_bytes * d_out}, dtype, bias_dtype, isa,
-        threads};
+    int64_t n_experts = 1 + draw(3), d_in = 1 + draw(draw(2) ? 40 : 400), d_out = 1 + draw(200), n_rows;
+    int64_t *counts = random_counts(n_experts, &n_rows);
+    int dtype = (int)draw(2), w_dtype = (int)draw(2), bias_dtype = (int)draw(2), order = (int)draw(2);
+    int64_t row_bytes = n_rows * (dtype == WB_F32 ? 4 : 2), w_size = w_dtype == WB_F32 ? 4 : 2;
+    /* The last row of the last expert has no gap behind it. */
+    int64_t stride = d_in + draw(2) * 3, of_expert = d_out * stride + draw(2) * 5;
+    int64_t n_weights = (n_experts - 1) * of_expert + (d_out - 1) * stride + d_in;
+    void *x = numbers(n_rows * d_in, dtype), *w = numbers(n_weights, w_dtype), *y = bytes_of(row_bytes * d_out);
+    void *bias = draw(4) ? numbers(n_experts * d_out, bias_dtype) : NULL;
+    wb_dense_linear_args args = {sizeof args, n_experts, n_rows, d_in, d_out, {counts, n_experts * 8},
+        {x, row_bytes * d_in}, {w, n_weights * w_size}, of_expert * w_size, stride * w_size,
+        {bias, n_experts * d_out * (bias_dtype == WB_F32 ? 4 : 2)}, {y, row_bytes * d_out}, dtype, w_dtype, bias_dtype,
+        order, isa, threads};
     check(wb_dense_linear(&args) == WB_OK, "status of dense_linear");
     compare_dense(&args);
-    free(x), free(w), free(y), free(bias);
+    free(counts), free(x), free(w), free(y), free(bias);
 }
 
 /* Every scale, also those that overflow: only the memory is of interest here, and that nothing traps. */

@@ -27,11 +27,11 @@ class Dense(ctypes.Structure):
     """native.h's wb_dense_linear_args, by name."""
 
     _fields_ = (
-        *((name, ctypes.c_int64) for name in ("struct_bytes", "n_rows", "d_in", "d_out")),
-        *((name, Buffer) for name in ("x", "weight")),
-        ("row_stride", ctypes.c_int64),
+        *((name, ctypes.c_int64) for name in ("struct_bytes", "n_experts", "n_rows", "d_in", "d_out")),
+        *((name, Buffer) for name in ("counts", "x", "weight")),
+        *((name, ctypes.c_int64) for name in ("expert_stride", "row_stride")),
         *((name, Buffer) for name in ("bias", "y")),
-        *((name, ctypes.c_int64) for name in ("x_dtype", "bias_dtype", "isa", "threads")),
+        *((name, ctypes.c_int64) for name in ("x_dtype", "w_dtype", "bias_dtype", "bias_order", "isa", "threads")),
     )
 
 
@@ -46,12 +46,12 @@ def grouped_args():
 
 
 def dense_args():
-    """Right arguments for 3 rows, 10 → 5, whose weight rows lie 24 bytes apart."""
+    """Right arguments for 3 rows, 2 experts, 10 → 5, whose matrices' rows lie 24 bytes apart, and they 130."""
     tensors = {
-        "x": torch.zeros(3, 10), "y": torch.zeros(3, 5), "bias": torch.zeros(5),
-        "weight": torch.zeros(58, dtype=torch.bfloat16),
+        "counts": torch.tensor([1, 2]), "x": torch.zeros(3, 10), "y": torch.zeros(3, 5), "bias": torch.zeros(2, 5),
+        "weight": torch.zeros(65 + 58, dtype=torch.bfloat16),
     }  # fmt: skip
-    sizes = {"n_rows": 3, "d_in": 10, "d_out": 5, "row_stride": 24}
+    sizes = {"n_experts": 2, "n_rows": 3, "d_in": 10, "d_out": 5, "expert_stride": 130, "row_stride": 24, "w_dtype": 1}
     return Dense(ctypes.sizeof(Dense), **sizes, **buffers_of(tensors), threads=1), tensors
 
 
@@ -85,8 +85,7 @@ def odd(buffer):
 
 INPUTS = [
     *((grouped_args, name) for name in ("counts", "x", "blocks", "scales")),
-    (dense_args, "x"),
-    (dense_args, "weight"),
+    *((dense_args, name) for name in ("counts", "x", "weight")),
 ]
 OUTPUTS, BIASES = [(grouped_args, "y"), (dense_args, "y")], [(grouped_args, "bias"), (dense_args, "bias")]
 
@@ -120,6 +119,10 @@ BOTH = [
     ({"d_out": -5}, "size"),
     ({"n_rows": -1}, "size"),
     ({"n_rows": 1 << 60}, "size"),
+    ({"n_experts": 0}, "size"),
+    ({"n_experts": 1 << 62}, "size"),
+    ({"n_rows": 4}, "add up"),
+    ({"n_rows": 2}, "add up"),
     ({"x_dtype": 2}, "dtype"),
     ({"x_dtype": 1 << 32}, "dtype"),
     ({"bias_dtype": -1}, "dtype"),
@@ -142,10 +145,6 @@ def test_sizes_and_settings_that_make_no_sense_are_refused(make, changes, words)
     ("changes", "words"),
     [
         ({"d_in": 65}, "multiple of 32"),
-        ({"n_experts": 0}, "size"),
-        ({"n_experts": 1 << 62}, "size"),
-        ({"n_rows": 4}, "add up"),
-        ({"n_rows": 2}, "add up"),
         ({"blocks_stride": 159}, "stride"),
         ({"blocks_stride": -160}, "stride"),
         ({"scales_stride": 9}, "stride"),
@@ -157,18 +156,23 @@ def test_experts_that_do_not_fit_are_refused(changes, words):
     assert words in words_with(grouped_args, **changes)
 
 
+@pytest.mark.parametrize("make", [grouped_args, dense_args])
 @pytest.mark.parametrize(("counts", "words"), [((4, -1), "negative"), ((2**62, 2**62), "add up"), ((0, 0), "add up")])
-def test_counts_that_are_not_the_rows_are_refused(counts, words):
+def test_counts_that_are_not_the_rows_are_refused(make, counts, words):
     held = (ctypes.c_int64 * 2)(*counts)
-    assert words in words_with(grouped_args, counts=Buffer(ctypes.addressof(held), 16))
+    assert words in words_with(make, counts=Buffer(ctypes.addressof(held), 16))
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [({"row_stride": 18}, "stride"), ({"row_stride": -24}, "stride"), ({"row_stride": 1 << 40}, "stride"),
-     ({"row_stride": 25}, "aligned"), ({"row_stride": 26}, "smaller"), ({"d_out": 6}, "smaller")],
+     ({"row_stride": 25}, "aligned"), ({"row_stride": 30, "expert_stride": 140}, "smaller"),
+     ({"d_out": 6}, "stride"), ({"d_out": 6, "expert_stride": 140}, "smaller"), ({"w_dtype": 2}, "dtype"),
+     ({"w_dtype": 0}, "stride"), ({"expert_stride": 114}, "stride"), ({"expert_stride": -130}, "stride"),
+     ({"expert_stride": 132}, "smaller"), ({"expert_stride": 117}, "aligned"), ({"bias_order": 2}, "order"),
+     ({"bias_order": -1}, "order")],
 )  # fmt: skip
-def test_weight_rows_that_do_not_fit_are_refused(changes, words):
+def test_plain_matrices_that_do_not_fit_are_refused(changes, words):
     assert words in words_with(dense_args, **changes)
 
 
@@ -194,7 +198,7 @@ def test_unpack_refuses_short_buffers():
         assert unpack(*wrong)
 
 
-@pytest.mark.parametrize("status", [-1, 14, 99])
+@pytest.mark.parametrize("status", [-1, 15, 99])
 def test_an_unknown_status_has_words_too(status):
     assert library().wb_strerror(status) == b"unknown status"
 
@@ -221,8 +225,11 @@ def test_python_says_what_it_was_given_and_what_it_expected(unhooked):
 
 def test_the_dense_product_says_what_it_was_given_and_what_it_expected(unhooked):
     rows, weight = torch.zeros(3, 10), torch.zeros(5, 10, dtype=torch.bfloat16)
-    with pytest.raises(ValueError, match=r"weight is torch.float32 \[5, 10\].* expected bfloat16 \[d_out, d_in\]"):
-        native.dense_linear(rows, weight.float())
+    wanted = r"expected torch.float32 or torch.bfloat16 \[d_out, d_in\]"
+    with pytest.raises(ValueError, match=rf"weight is torch.float64 \[5, 10\].* {wanted}"):
+        native.dense_linear(rows, weight.double())
+    with pytest.raises(ValueError, match=rf"weight is torch.bfloat16 \[1, 5, 10\].* {wanted}"):
+        native.dense_linear(rows, weight[None])
     with pytest.raises(ValueError, match="each row contiguous"):
         native.dense_linear(rows, torch.zeros(10, 5, dtype=torch.bfloat16).T)
     with pytest.raises(ValueError, match=r"rows is torch.float32 \[3, 9\] .* \[3, 10\]"):
@@ -231,6 +238,20 @@ def test_the_dense_product_says_what_it_was_given_and_what_it_expected(unhooked)
         native.dense_linear(rows, weight, torch.zeros(4))
     with pytest.raises(ValueError, match="stride"):
         native.dense_linear(rows, weight[:1].expand(5, 10))
+
+
+def test_the_grouped_dense_product_says_what_it_was_given_and_what_it_expected(unhooked):
+    rows, weight = torch.zeros(3, 10), torch.zeros(2, 5, 10)
+    with pytest.raises(ValueError, match=r"weight is torch.float32 \[5, 10\].* \[expert, d_out, d_in\]"):
+        native.dense_grouped_linear(rows, [1, 2], weight[0])
+    with pytest.raises(ValueError, match="3 counts for 2 experts"):
+        native.dense_grouped_linear(rows, [1, 1, 1], weight)
+    with pytest.raises(ValueError, match="add up"):
+        native.dense_grouped_linear(rows, [1, 1], weight)
+    with pytest.raises(ValueError, match=r"bias is torch.float32 \[5\] .* \[2, 5\]"):
+        native.dense_grouped_linear(rows, [1, 2], weight, torch.zeros(5))
+    with pytest.raises(ValueError, match=r"out is torch.bfloat16 .* torch.float32 \[3, 5\]"):
+        native.dense_grouped_linear(rows, [1, 2], weight, out=torch.zeros(3, 5, dtype=torch.bfloat16))
 
 
 def test_the_environment_chooses_the_instruction_set(monkeypatch):

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-ABI_VERSION = 2
+ABI_VERSION = 3
 ISAS = ("auto", "generic", "avx2", "avx512", "avx512_bf16")
 MAX_THREADS = 256
 DTYPES = {torch.float32: 0, torch.bfloat16: 1}

@@ -13,7 +13,8 @@ from workbench.model.engines.native.library import DTYPES, Buffer, isa_code, lib
 BLOCK, BYTES_PER_BLOCK = 32, 16
 # native.h's structs: every field has eight bytes, pointers too.
 _GroupedArgs = ctypes.c_int64 * 23
-_DenseArgs = ctypes.c_int64 * 17
+_DenseArgs = ctypes.c_int64 * 23
+_BIAS_FUSED, _BIAS_AFTER = range(2)
 
 
 def _check_numbers(name: str, tensor: Tensor, shape: tuple[int, ...], dtypes: tuple[torch.dtype, ...]) -> None:
@@ -94,7 +95,7 @@ def grouped_linear(
     """Each run of ``counts[e]`` rows times expert e's packed matrix, plus its bias; experts without rows are not read.
 
     Products are summed in fp32 and rounded to the rows' dtype; then the bias is added, and in bfloat16 the sum is
-    rounded again: the order of ``moe.grouped_linear``. A row's bits depend on the instruction set, and on nothing else:
+    rounded again: the order of gpt-oss' references. A row's bits depend on the instruction set, and on nothing else:
     not on the number of threads, nor on which other rows come with it.
 
     Args:
@@ -146,15 +147,14 @@ def dense_linear(
     threads: int | None = None,
     isa: str | None = None,
 ) -> Float[Tensor, "row d_out"]:
-    """``F.linear`` of a few rows with a bfloat16 matrix, at the speed at which the matrix can be read.
+    """``F.linear``, for few rows at the speed at which the matrix can be read.
 
     Sums are kept in fp32, the bias is added in fp32, and the sum is rounded once to the rows' dtype, as by ``F.linear``
-    with a bias. It pays for 1 to 8 rows; from about 16 on torch's own product is faster. A row's bits depend on the
-    instruction set, and on nothing else.
+    with a bias. A row's bits depend on the instruction set, and on nothing else.
 
     Args:
         rows: bfloat16 or float32, contiguous.
-        weight: bfloat16; each row contiguous, rows any stride apart, at any even address (memory-mapped tensors).
+        weight: bfloat16 or float32; each row contiguous, rows any stride apart (memory-mapped tensors).
         bias: bfloat16 or float32, contiguous.
         out: a contiguous tensor of the result's shape and the rows' dtype to write into.
         threads: torch's number by default.
@@ -164,22 +164,72 @@ def dense_linear(
         RuntimeError: if the library is not available.
         ValueError: for shapes, dtypes or memory layouts that do not belong together.
     """
-    if weight.ndim != 2 or weight.dtype != torch.bfloat16 or not weight.is_cpu or weight.stride(1) != 1:
+    _check_plain(weight, "d_out", "d_in")
+    return _dense("dense_linear", rows, [rows.shape[0]], weight, bias, _BIAS_FUSED, out, threads, isa)
+
+
+def dense_grouped_linear(
+    rows: Float[Tensor, "row d_in"],
+    counts: list[int],
+    weight: Float[Tensor, "expert d_out d_in"],
+    bias: Float[Tensor, "expert d_out"] | None = None,
+    *,
+    out: Tensor | None = None,
+    threads: int | None = None,
+    isa: str | None = None,
+) -> Float[Tensor, "row d_out"]:
+    """Each run of ``counts[e]`` rows times expert e's matrix, plus its bias; experts without rows are not read.
+
+    Rounded as by :func:`grouped_linear`: the product, and then its sum with the bias. A row's bits depend on the
+    instruction set, and on nothing else.
+
+    Args:
+        rows: bfloat16 or float32, contiguous, sorted by expert.
+        counts: rows of each expert.
+        weight: bfloat16 or float32; each row contiguous, rows and experts any stride apart.
+        bias: bfloat16 or float32, contiguous.
+        out: a contiguous tensor of the result's shape and the rows' dtype to write into.
+        threads: torch's number by default.
+        isa: one of ``isas()``; the best, or WORKBENCH_NATIVE_ISA's, by default.
+
+    Raises:
+        RuntimeError: if the library is not available.
+        ValueError: for shapes, dtypes, counts or memory layouts that do not belong together.
+    """
+    _check_plain(weight, "expert", "d_out", "d_in")
+    if len(counts) != weight.shape[0]:
+        raise ValueError(f"{len(counts)} counts for {weight.shape[0]} experts")
+    return _dense("dense_grouped_linear", rows, counts, weight, bias, _BIAS_AFTER, out, threads, isa)
+
+
+def _check_plain(weight: Tensor, *axes: str) -> None:
+    if weight.ndim != len(axes) or weight.dtype not in DTYPES or not weight.is_cpu or weight.stride(-1) != 1:
         raise ValueError(
             f"weight is {weight.dtype} {list(weight.shape)}, strides {list(weight.stride())}, on {weight.device}: "
-            "expected bfloat16 [d_out, d_in] on cpu, each row contiguous"
+            f"expected {' or '.join(map(str, DTYPES))} [{', '.join(axes)}] on cpu, each row contiguous"
         )
-    d_out, d_in = weight.shape
-    n_rows = rows.shape[0]
+
+
+def _dense(
+    what: str, rows: Tensor, counts: list[int], weight: Tensor, bias: Tensor | None, bias_order: int,
+    out: Tensor | None, threads: int | None, isa: str | None,
+) -> Tensor:  # fmt: skip
+    *experts, d_out, d_in = weight.shape
+    expert_stride, row_stride = (weight.stride() if experts else (0, *weight.stride()))[:2]
+    n_experts, n_rows, size = len(counts), rows.shape[0], weight.element_size()
     _check_numbers("rows", rows, (n_rows, d_in), tuple(DTYPES))
     if bias is not None:
-        _check_numbers("bias", bias, (d_out,), tuple(DTYPES))
-    out = rows.new_empty(n_rows, d_out) if out is None else out
-    _check_numbers("out", out, (n_rows, d_out), (rows.dtype,))
+        _check_numbers("bias", bias, (*experts, d_out), tuple(DTYPES))
+    if out is None:
+        out = rows.new_empty(n_rows, d_out)
+    else:
+        _check_numbers("out", out, (n_rows, d_out), (rows.dtype,))
+    held = (ctypes.c_int64 * n_experts)(*counts)
     args = _DenseArgs(
-        ctypes.sizeof(_DenseArgs), n_rows, d_in, d_out, *span(rows), *span(weight), weight.stride(0) * 2,
-        *span(bias), *span(out), DTYPES[rows.dtype], 0 if bias is None else DTYPES[bias.dtype],
+        ctypes.sizeof(_DenseArgs), n_experts, n_rows, d_in, d_out, ctypes.addressof(held), ctypes.sizeof(held),
+        *span(rows), *span(weight), expert_stride * size, row_stride * size, *span(bias), *span(out),
+        DTYPES[rows.dtype], DTYPES[weight.dtype], 0 if bias is None else DTYPES[bias.dtype], bias_order,
         isa_code(isa), thread_count(threads),
     )  # fmt: skip
-    raise_for(library().wb_dense_linear(ctypes.byref(args)), "dense_linear")
+    raise_for(library().wb_dense_linear(ctypes.byref(args)), what)
     return out

@@ -27,6 +27,7 @@ const char *wb_strerror(int32_t status) {
         "the number of threads is not in 1..256",
         "out of memory for scratch",
         "the caller was written for another version of this library",
+        "the order of bias and rounding is none of the two",
     };
     return status >= 0 && status < WB_STATUS_COUNT ? messages[status] : "unknown status";
 }
@@ -73,20 +74,22 @@ int32_t wb_check_unpack(wb_buffer blocks, wb_buffer scales, int64_t n_blocks, wb
     return overlap(out, blocks) || overlap(out, scales) ? WB_E_OVERLAP : WB_OK;
 }
 
-/* A tensor whose experts lie `stride` bytes apart. */
-static int32_t check_experts(wb_buffer buffer, int64_t n_experts, int64_t stride, int64_t expert_bytes) {
+/* A tensor whose experts lie `stride` bytes apart, its numbers at multiples of `alignment`. */
+static int32_t check_experts(wb_buffer buffer, int64_t n_experts, int64_t stride, int64_t expert_bytes,
+                             int64_t alignment) {
     if (n_experts > 1 && stride < expert_bytes) return WB_E_STRIDE;
-    int32_t status = holds(buffer.data, buffer.bytes, expert_bytes, 1);
+    int32_t status = holds(buffer.data, buffer.bytes, expert_bytes, alignment);
     if (status || n_experts == 1) return status;
+    if (stride % alignment) return WB_E_ALIGNMENT;
     return (buffer.bytes - expert_bytes) / (n_experts - 1) < stride ? WB_E_BOUNDS : WB_OK;
 }
 
-static int32_t check_counts(const wb_grouped_linear_args *args) {
-    int32_t status = holds(args->counts.data, args->counts.bytes, args->n_experts * 8, 8);
+static int32_t check_counts(wb_buffer buffer, int64_t n_experts, int64_t n_rows) {
+    int32_t status = holds(buffer.data, buffer.bytes, n_experts * 8, 8);
     if (status) return status;
-    const int64_t *counts = args->counts.data;
-    int64_t left = args->n_rows;
-    for (int64_t expert = 0; expert < args->n_experts; expert++) {
+    const int64_t *counts = buffer.data;
+    int64_t left = n_rows;
+    for (int64_t expert = 0; expert < n_experts; expert++) {
         if (counts[expert] < 0 || counts[expert] > left) return WB_E_COUNTS;
         left -= counts[expert];
     }
@@ -104,8 +107,8 @@ static int32_t check_sizes(const wb_grouped_linear_args *args) {
 static int32_t check_buffers(const wb_grouped_linear_args *args) {
     int64_t size = wb_value_bytes(args->x_dtype), bias_size = wb_value_bytes(args->bias_dtype);
     int64_t blocks = args->d_out * (args->d_in / WB_BLOCK);
-    int32_t status = check_experts(args->blocks, args->n_experts, args->blocks_stride, blocks * WB_BLOCK_BYTES);
-    if (!status) status = check_experts(args->scales, args->n_experts, args->scales_stride, blocks);
+    int32_t status = check_experts(args->blocks, args->n_experts, args->blocks_stride, blocks * WB_BLOCK_BYTES, 1);
+    if (!status) status = check_experts(args->scales, args->n_experts, args->scales_stride, blocks, 1);
     if (!status) status = holds(args->x.data, args->x.bytes, args->n_rows * args->d_in * size, size);
     if (!status) status = holds(args->y.data, args->y.bytes, args->n_rows * args->d_out * size, size);
     if (status || args->bias.data == NULL) return status;
@@ -115,7 +118,7 @@ static int32_t check_buffers(const wb_grouped_linear_args *args) {
 int32_t wb_check_grouped_linear(const wb_grouped_linear_args *args) {
     if (args == NULL) return WB_E_NULL;
     int32_t status = check_sizes(args);
-    if (!status) status = check_counts(args);
+    if (!status) status = check_counts(args->counts, args->n_experts, args->n_rows);
     if (!status) status = check_buffers(args);
     if (status || args->n_rows == 0) return status;
     int shared = overlap(args->y, args->x) || overlap(args->y, args->blocks) || overlap(args->y, args->scales) ||
@@ -125,10 +128,20 @@ int32_t wb_check_grouped_linear(const wb_grouped_linear_args *args) {
 
 static int32_t check_dense_sizes(const wb_dense_linear_args *args) {
     if (args->struct_bytes != (int64_t)sizeof *args) return WB_E_VERSION;
-    if (!is_dtype(args->x_dtype) || (args->bias.data && !is_dtype(args->bias_dtype))) return WB_E_DTYPE;
+    if (!is_dtype(args->x_dtype) || !is_dtype(args->w_dtype)) return WB_E_DTYPE;
+    if (args->bias.data && !is_dtype(args->bias_dtype)) return WB_E_DTYPE;
+    if (args->bias_order != WB_BIAS_FUSED && args->bias_order != WB_BIAS_AFTER) return WB_E_ORDER;
     if (!is_side(args->d_in) || !is_side(args->d_out) || args->n_rows < 0 || args->n_rows > MAX_ROWS) return WB_E_SIZE;
-    if (args->row_stride < args->d_in * 2 || args->row_stride > MAX_SIDE * 4) return WB_E_STRIDE;
-    return args->row_stride % 2 ? WB_E_ALIGNMENT : check_machine(args->isa, args->threads);
+    if (args->n_experts < 1 || args->n_experts > MAX_EXPERTS) return WB_E_SIZE;
+    return check_machine(args->isa, args->threads);
+}
+
+static int32_t check_weight(const wb_dense_linear_args *args) {
+    int64_t size = wb_value_bytes(args->w_dtype), row_bytes = args->d_in * size;
+    if (args->row_stride < row_bytes || args->row_stride > MAX_SIDE * 2 * size) return WB_E_STRIDE;
+    if (args->row_stride % size) return WB_E_ALIGNMENT;
+    int64_t expert_bytes = (args->d_out - 1) * args->row_stride + row_bytes;
+    return check_experts(args->weight, args->n_experts, args->expert_stride, expert_bytes, size);
 }
 
 int32_t wb_check_dense_linear(const wb_dense_linear_args *args) {
@@ -136,12 +149,14 @@ int32_t wb_check_dense_linear(const wb_dense_linear_args *args) {
     int32_t status = check_dense_sizes(args);
     if (status) return status;
     int64_t size = wb_value_bytes(args->x_dtype), bias_size = wb_value_bytes(args->bias_dtype);
-    int64_t weight_bytes = (args->d_out - 1) * args->row_stride + args->d_in * 2;
-    status = holds(args->weight.data, args->weight.bytes, weight_bytes, 2);
+    int64_t n_bias = args->bias.data ? args->n_experts * args->d_out : 0;
+    status = check_counts(args->counts, args->n_experts, args->n_rows);
+    if (!status) status = check_weight(args);
     if (!status) status = holds(args->x.data, args->x.bytes, args->n_rows * args->d_in * size, size);
     if (!status) status = holds(args->y.data, args->y.bytes, args->n_rows * args->d_out * size, size);
-    if (!status && args->bias.data) status = holds(args->bias.data, args->bias.bytes, args->d_out * bias_size, bias_size);
+    if (!status) status = holds(args->bias.data, args->bias.bytes, n_bias * bias_size, bias_size);
     if (status || args->n_rows == 0) return status;
-    int shared = overlap(args->y, args->x) || overlap(args->y, args->weight) || overlap(args->y, args->bias);
+    int shared = overlap(args->y, args->x) || overlap(args->y, args->weight) || overlap(args->y, args->bias) ||
+                 overlap(args->y, args->counts);
     return shared ? WB_E_OVERLAP : WB_OK;
 }

@@ -1,95 +1,73 @@
-/* A few rows times a dense bf16 matrix, AVX2 with FMA: products in fp32. */
+/* Rows times a plain matrix, AVX2 with FMA: products in fp32. */
 #include "internal.h"
 
 #if WB_X86
+#include "dense_kernel.h"
+
 #include <immintrin.h>
 
 #define TARGET __attribute__((target("avx2,fma")))
 #define INLINE static inline __attribute__((always_inline))
 
-enum { VECTOR = 16 /* weights */ };
+typedef __m256 sum;
 
-/* Of every 16 values the even ones, then the odd ones: in the order in which a vector of weights gives floats. */
-static void prepare(const void *x, int dtype, int64_t d_in, void *out) {
-    float *to = out;
-    memset(out, 0, (size_t)wb_dense_padded(d_in) * sizeof(float));
-    for (int64_t k = 0; k < d_in; k++)
-        to[k / VECTOR * VECTOR + k % 2 * 8 + k % VECTOR / 2] =
-            dtype == WB_F32 ? ((const float *)x)[k] : wb_float_of_bf16(((const uint16_t *)x)[k]);
+INLINE TARGET sum zero(void) { return _mm256_setzero_ps(); }
+
+INLINE TARGET void store_four(sum a, sum b, sum c, sum d, float *to) {
+    sum all = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
+    _mm_storeu_ps(to, _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1)));
 }
 
-INLINE TARGET __m256 add(__m256 acc, __m256i w, const char *x, int64_t v) {
-    const float *values = (const float *)x + v * VECTOR;
-    __m256 even = _mm256_castsi256_ps(_mm256_slli_epi32(w, 16));
-    __m256 odd = _mm256_castsi256_ps(_mm256_and_si256(w, _mm256_set1_epi32((int)0xFFFF0000)));
-    acc = _mm256_fmadd_ps(even, _mm256_load_ps(values), acc);
-    return _mm256_fmadd_ps(odd, _mm256_load_ps(values + 8), acc);
+/* ------------------------------------------------------------------ fp32 weights and x */
+enum { step_f32 = 8, w_bytes_f32 = 32, x_bytes_f32 = 32 };
+typedef __m256 w_f32, x_f32;
+
+INLINE TARGET __m256 load_w_f32(const void *at) { return _mm256_loadu_ps(at); }
+INLINE TARGET __m256 load_x_f32(const void *at) { return _mm256_loadu_ps(at); }
+INLINE TARGET __m256 some_w_f32(const void *at, int n) {
+    __m256i lane = _mm256_set_epi32(7, 6, 5, 4, 3, 2, 1, 0);
+    return _mm256_maskload_ps(at, _mm256_cmpgt_epi32(_mm256_set1_epi32(n), lane));
+}
+INLINE TARGET __m256 some_x_f32(const void *at, int n) { return some_w_f32(at, n); }
+INLINE TARGET sum add_f32(sum acc, __m256 w, __m256 x) { return _mm256_fmadd_ps(w, x, acc); }
+
+KERNELS_TO_2(f32, TARGET)
+
+/* ------------------------------------------------------------------ bf16 weights, x in fp32, even numbers before odd */
+enum { step_bf16 = 16, w_bytes_bf16 = 32, x_bytes_bf16 = 64 };
+typedef struct {
+    __m256 even, odd;
+} w_bf16, x_bf16;
+
+INLINE TARGET w_bf16 floats_of(__m256i words) {
+    return (w_bf16){_mm256_castsi256_ps(_mm256_slli_epi32(words, 16)),
+                    _mm256_castsi256_ps(_mm256_and_si256(words, _mm256_set1_epi32((int)0xFFFF0000)))};
+}
+INLINE TARGET w_bf16 load_w_bf16(const void *at) { return floats_of(_mm256_loadu_si256(at)); }
+INLINE TARGET w_bf16 some_w_bf16(const void *at, int n) {
+    uint16_t words[16] = {0};
+    memcpy(words, at, (size_t)n * 2);
+    return load_w_bf16(words);
+}
+INLINE TARGET x_bf16 load_x_bf16(const void *at) {
+    return (x_bf16){_mm256_load_ps(at), _mm256_load_ps((const float *)at + 8)};
+}
+INLINE TARGET x_bf16 some_x_bf16(const void *at, int n) { return (void)n, load_x_bf16(at); /* zeros are there */ }
+INLINE TARGET sum add_bf16(sum acc, w_bf16 w, x_bf16 x) {
+    return _mm256_fmadd_ps(w.odd, x.odd, _mm256_fmadd_ps(w.even, x.even, acc));
 }
 
-/* Vector v of row r, and a look ahead to the n_w rows that follow. */
-INLINE TARGET __m256i load_vector(const char *w, int64_t w_stride, const int n_w, int r, int64_t v) {
-    if (v % 2 == 0) {
-        uintptr_t next = (uintptr_t)w + (uintptr_t)(n_w * w_stride + (v / 2 * n_w + r) * 64);
-        _mm_prefetch((const char *)next, _MM_HINT_T1);
-    }
-    return _mm256_loadu_si256((const __m256i *)(w + r * w_stride + v * 32));
+KERNELS_TO_2(bf16, TARGET)
+
+static void prepare_bf16(const void *x, int dtype, int64_t d_in, void *out) {
+    wb_prepare_even_odd(x, dtype, d_in, out, 8);
 }
 
-INLINE TARGET __m256i load_rest(const char *w, int64_t n) {
-    uint16_t words[VECTOR] = {0};
-    memcpy(words, w, (size_t)n * 2);
-    return _mm256_loadu_si256((const __m256i *)words);
-}
-
-INLINE TARGET float sum_of(__m256 acc) {
-    __m128 half = _mm_add_ps(_mm256_castps256_ps128(acc), _mm256_extractf128_ps(acc, 1));
-    half = _mm_add_ps(half, _mm_movehl_ps(half, half));
-    return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
-}
-
-/* n_w and m are constants wherever this is inlined: at most 8 sums and a vector in 16 registers. */
-INLINE TARGET void multiply(const char *w, int64_t w_stride, const int n_w, int64_t d_in, const char *x,
-                            int64_t x_stride, const int m, float *sums) {
-    __m256 acc[WB_W_ROWS][2];
-    int64_t n_vectors = d_in / VECTOR, rest = d_in % VECTOR;
-#pragma GCC unroll 4
-    for (int r = 0; r < n_w; r++) acc[r][0] = acc[r][1] = _mm256_setzero_ps();
-    for (int64_t v = 0; v < n_vectors; v++)
-#pragma GCC unroll 4
-        for (int r = 0; r < n_w; r++) {
-            __m256i words = load_vector(w, w_stride, n_w, r, v);
-#pragma GCC unroll 2
-            for (int row = 0; row < m; row++) acc[r][row] = add(acc[r][row], words, x + row * x_stride, v);
-        }
-#pragma GCC unroll 4
-    for (int r = 0; r < n_w; r++) {
-        __m256i words = load_rest(w + r * w_stride + n_vectors * 32, rest);
-#pragma GCC unroll 2
-        for (int row = 0; row < m; row++) {
-            if (rest) acc[r][row] = add(acc[r][row], words, x + row * x_stride, n_vectors);
-            sums[row * WB_STRIP + r] = sum_of(acc[r][row]);
-        }
-    }
-}
-
-TARGET static void dot(const char *w, int64_t w_stride, int n_w, int64_t d_in, const void *x, int64_t x_stride, int m,
-                       float *sums) {
-    for (int row = 0; row < m; row += 2) {
-        const char *rows = (const char *)x + row * x_stride;
-        float *to = sums + row * WB_STRIP;
-        int r = 0;
-        for (; r + WB_W_ROWS <= n_w; r += WB_W_ROWS)
-            if (row + 1 < m)
-                multiply(w + r * w_stride, w_stride, WB_W_ROWS, d_in, rows, x_stride, 2, to + r);
-            else
-                multiply(w + r * w_stride, w_stride, WB_W_ROWS, d_in, rows, x_stride, 1, to + r);
-        for (; r < n_w; r++)
-            for (int i = row; i < m && i < row + 2; i++)
-                multiply(w + r * w_stride, w_stride, 1, d_in, (const char *)x + i * x_stride, x_stride, 1,
-                         sums + i * WB_STRIP + r);
-    }
-}
-
-const wb_dense_engine wb_dense_avx2 = {.value_bytes = sizeof(float), .prepare = prepare, .dot = dot};
+const wb_dense_engine wb_dense_avx2_f32 = {
+    .in_place = WB_F32, .value_bytes = 4, .prepare = wb_prepare_f32, .max_x_rows = 2, .kernels = {f32_1, f32_2},
+};
+const wb_dense_engine wb_dense_avx2_bf16 = {
+    .in_place = WB_NEVER, .value_bytes = 4, .prepare = prepare_bf16, .max_x_rows = 2, .kernels = {bf16_1, bf16_2},
+};
 
 #endif

@@ -10,11 +10,6 @@ enum {
     ALONE_VALUES = 1 << 16, /* fewer values of x are prepared by the caller alone */
 };
 
-/* An expert that has rows. */
-typedef struct {
-    int64_t expert, first_row, n_rows;
-} group;
-
 typedef struct {
     const wb_grouped_linear_args *args;
     const wb_engine *engine;
@@ -22,7 +17,7 @@ typedef struct {
     int64_t x_stride, w_stride; /* bytes of a prepared row of x, of a decoded row of W */
     int64_t tile, n_tiles;      /* rows of W a task; tasks an expert */
     int64_t n_groups;
-    group *groups;
+    wb_group *groups;
     char *x;       /* prepared */
     char *decoded; /* DECODED_ROWS rows a worker */
 } linear_job;
@@ -123,7 +118,7 @@ static void decode_strip(const linear_job *job, strip *w, char *decoded) {
 }
 
 /* All rows of a group times a strip of its expert's matrix. */
-static void multiply_strip(const linear_job *job, const group *rows, int64_t first, int n, char *decoded) {
+static void multiply_strip(const linear_job *job, const wb_group *rows, int64_t first, int n, char *decoded) {
     const wb_grouped_linear_args *args = job->args;
     float sums[WB_MAX_X_ROWS * WB_STRIP] WB_ALIGNED64;
     /* Calls of even size: 7 rows are 4 and 3, not 6 and 1. */
@@ -149,7 +144,7 @@ static void multiply_strip(const linear_job *job, const group *rows, int64_t fir
 
 static void linear_task(void *context, int64_t task, int worker) {
     const linear_job *job = context;
-    const group *rows = &job->groups[task / job->n_tiles];
+    const wb_group *rows = &job->groups[task / job->n_tiles];
     int64_t start = task % job->n_tiles * job->tile, end = wb_min(start + job->tile, job->args->d_out);
     int is_decoded = rows->n_rows > job->engine->max_packed_rows;
     char *decoded = is_decoded ? job->decoded + worker * DECODED_ROWS * job->w_stride : NULL;
@@ -157,23 +152,9 @@ static void linear_task(void *context, int64_t task, int worker) {
         multiply_strip(job, rows, first, (int)wb_min(end - first, step), decoded);
 }
 
-static int64_t count_groups(const wb_grouped_linear_args *args) {
-    const int64_t *counts = args->counts.data;
-    int64_t n = 0;
-    for (int64_t expert = 0; expert < args->n_experts; expert++) n += counts[expert] > 0;
-    return n;
-}
-
-static void list_groups(const wb_grouped_linear_args *args, group *groups) {
-    const int64_t *counts = args->counts.data;
-    int64_t row = 0;
-    for (int64_t expert = 0; expert < args->n_experts; row += counts[expert++])
-        if (counts[expert] > 0) *groups++ = (group){expert, row, counts[expert]};
-}
-
 static linear_job plan(const wb_grouped_linear_args *args) {
     const wb_engine *engine = engine_of(wb_resolve_isa(args->isa), args->x_dtype);
-    int64_t n_steps = (args->d_in + engine->group - 1) / engine->group, n_groups = count_groups(args);
+    int64_t n_steps = (args->d_in + engine->group - 1) / engine->group, n_groups = wb_count_groups(args->counts.data, args->n_experts);
     int64_t wanted = n_groups * args->d_out / (TASKS_PER_THREAD * args->threads) / WB_STRIP * WB_STRIP;
     int64_t tile = wb_max(WB_STRIP, wb_min(wanted, MAX_TILE));
     return (linear_job){
@@ -192,11 +173,11 @@ static linear_job plan(const wb_grouped_linear_args *args) {
 /* Scratch: prepared x, each worker's decoded rows, the list of groups. */
 static int32_t get_scratch(linear_job *job) {
     int64_t x = job->args->n_rows * job->x_stride, decoded = job->args->threads * DECODED_ROWS * job->w_stride;
-    char *memory = wb_scratch(x + decoded + job->n_groups * (int64_t)sizeof(group));
+    char *memory = wb_scratch(x + decoded + job->n_groups * (int64_t)sizeof(wb_group));
     if (memory == NULL) return WB_E_MEMORY;
     job->x = memory;
     job->decoded = memory + x;
-    job->groups = (group *)(memory + x + decoded);
+    job->groups = (wb_group *)(memory + x + decoded);
     return WB_OK;
 }
 
@@ -204,7 +185,7 @@ static void run(linear_job *job) {
     const wb_grouped_linear_args *args = job->args;
     int64_t prepare_tasks = (args->n_rows + PREPARE_ROWS - 1) / PREPARE_ROWS;
     int alone = args->n_rows * args->d_in < ALONE_VALUES;
-    list_groups(args, job->groups);
+    wb_list_groups(args->counts.data, args->n_experts, job->groups);
     wb_parallel(alone ? 1 : (int)args->threads, prepare_tasks, prepare_task, job);
     wb_parallel((int)args->threads, job->n_groups * job->n_tiles, linear_task, job);
 }

@@ -82,25 +82,50 @@ void wb_unpack_avx512(const uint8_t *blocks, const uint8_t *scales, int64_t n_bl
 
 /* ------------------------------------------------------------------ dense matrices */
 
-#define WB_DENSE_GROUP 64      /* values: prepared rows of x are padded with zeros to whole groups */
-#define WB_DENSE_MAX_X_ROWS 4 /* a kernel call's; what more there are read the strip again, from the cache */
+#define WB_DENSE_GROUP 64 /* values: prepared rows of x are padded with zeros to whole groups */
 
 static inline int64_t wb_dense_padded(int64_t n) { return (n + WB_DENSE_GROUP - 1) / WB_DENSE_GROUP * WB_DENSE_GROUP; }
 
-/* A kernel call multiplies n_w rows of W, at most WB_STRIP, with m rows of x: sums[x row * WB_STRIP + W row]. */
+/* Where a kernel reads, in bytes. Rows of W may lie on each other (w_stride 0). */
 typedef struct {
+    const char *w, *x;
+    int64_t w_stride, x_stride;
+    int64_t ahead; /* from w on, what is to be fetched meanwhile: as much as the kernel reads of W */
+} wb_dense_tile;
+
+/* Multiplies WB_W_ROWS rows of W with a number of rows of x that is its own: sums[x row * WB_STRIP + W row]. */
+typedef void (*wb_dense_kernel)(wb_dense_tile tile, int64_t d_in, float *sums);
+
+/* A way to multiply x with W, whose dtype it is for. */
+typedef struct {
+    int in_place;        /* the dtype of x that is read as it lies; rows of others are prepared */
     int64_t value_bytes; /* of a prepared value of x */
     void (*prepare)(const void *x, int dtype, int64_t d_in, void *out);
-    void (*dot)(const char *w, int64_t w_stride, int n_w, int64_t d_in, const void *x, int64_t x_stride, int m,
-                float *sums);
+    int max_x_rows;
+    wb_dense_kernel kernels[WB_MAX_X_ROWS]; /* for 1 to max_x_rows rows of x */
 } wb_dense_engine;
 
-extern const wb_dense_engine wb_dense_generic;
+enum { WB_NEVER = -1 }; /* in_place */
+
+/* dense_generic.c: fp32, in order */
+void wb_prepare_f32(const void *x, int dtype, int64_t d_in, void *out);
+
+extern const wb_dense_engine wb_dense_generic_f32, wb_dense_generic_bf16;
 #if WB_X86
-extern const wb_dense_engine wb_dense_avx2, wb_dense_avx512, wb_dense_avx512_bf16;
+extern const wb_dense_engine wb_dense_avx2_f32, wb_dense_avx2_bf16, wb_dense_avx512_f32, wb_dense_avx512_wide,
+    wb_dense_avx512_bf16;
 #endif
 
 /* ------------------------------------------------------------------ what both need */
+
+/* An expert that has rows. */
+typedef struct {
+    int64_t expert, first_row, n_rows;
+} wb_group;
+
+/* groups.c; counts are int64 [n_experts] */
+int64_t wb_count_groups(const void *counts, int64_t n_experts);
+void wb_list_groups(const void *counts, int64_t n_experts, wb_group *groups);
 
 /* isa.c */
 int wb_resolve_isa(int64_t isa); /* AUTO -> the best; WB_ISA_COUNT where it cannot be had */
@@ -117,8 +142,6 @@ void wb_scratch_done(void);
 
 /* write.c */
 void wb_load_bias(const void *bias, int64_t dtype, int64_t first, int n, float *out);
-/* How a bias joins: before the only rounding, or after one, to be rounded again. */
-typedef enum { WB_BIAS_FUSED, WB_BIAS_AFTER } wb_bias_order;
 void wb_write_row(void *y, int64_t at, int64_t dtype, float *sums, const float *bias, wb_bias_order order, int n);
 
 WB_INLINE int64_t wb_min(int64_t a, int64_t b) { return a < b ? a : b; }

@@ -1,4 +1,4 @@
-/* The native engine: products with packed MXFP4 experts and with dense bf16 matrices. Plain C ABI, no dependency but
+/* The native engine: products with packed MXFP4 experts and with plain matrices. Plain C ABI, no dependency but
  * libc and (on POSIX) pthreads; 64-bit machines.
  *
  * MXFP4 (OCP Microscaling Formats v1.0): 32 FP4 (E2M1) values a block, 16 bytes, low nibble first, and one scale byte
@@ -20,10 +20,13 @@
 #define WB_API
 #endif
 
-#define WB_ABI_VERSION 2
+#define WB_ABI_VERSION 3
 #define WB_MAX_THREADS 256
 
 typedef enum { WB_F32 = 0, WB_BF16 = 1 } wb_dtype;
+
+/* How a bias joins a sum: before the only rounding, or after one, to be rounded again. */
+typedef enum { WB_BIAS_FUSED = 0, WB_BIAS_AFTER = 1 } wb_bias_order;
 
 typedef enum {
     WB_ISA_AUTO = 0, /* the best one of this machine */
@@ -49,6 +52,7 @@ typedef enum {
     WB_E_THREADS,   /* not in 1..WB_MAX_THREADS */
     WB_E_MEMORY,    /* no memory for scratch */
     WB_E_VERSION,   /* struct_bytes is another version's */
+    WB_E_ORDER,     /* neither WB_BIAS_FUSED nor WB_BIAS_AFTER */
     WB_STATUS_COUNT
 } wb_status;
 
@@ -79,16 +83,19 @@ typedef struct {
     int64_t isa, threads;
 } wb_grouped_linear_args;
 
-/* y = x . W^T + b for a few rows of x. */
+/* The same with plain matrices, of experts or (n_experts 1) of one linear layer. */
 typedef struct {
     int64_t struct_bytes; /* sizeof(wb_dense_linear_args) */
-    int64_t n_rows, d_in, d_out;
-    wb_buffer x;         /* x_dtype [n_rows, d_in] */
-    wb_buffer weight;    /* bf16 [d_out, d_in] */
-    int64_t row_stride;  /* bytes from one row of the weight to the next, a multiple of two */
-    wb_buffer bias;      /* bias_dtype [d_out], or no data: no bias */
-    wb_output y;         /* x_dtype [n_rows, d_out] */
-    int64_t x_dtype, bias_dtype;
+    int64_t n_experts, n_rows, d_in, d_out;
+    wb_buffer counts;       /* int64 [n_experts]: rows of each expert */
+    wb_buffer x;            /* x_dtype [n_rows, d_in] */
+    wb_buffer weight;       /* w_dtype [n_experts, d_out, d_in] */
+    int64_t expert_stride;  /* bytes from one expert to the next, and from one row of the weight to the next: */
+    int64_t row_stride;     /* multiples of a number's size */
+    wb_buffer bias;         /* bias_dtype [n_experts, d_out], or no data: no bias */
+    wb_output y;            /* x_dtype [n_rows, d_out] */
+    int64_t x_dtype, w_dtype, bias_dtype;
+    int64_t bias_order;     /* a wb_bias_order */
     int64_t isa, threads;
 } wb_dense_linear_args;
 
@@ -112,8 +119,9 @@ WB_API int32_t wb_mxfp4_unpack(wb_buffer blocks, wb_buffer scales, int64_t n_blo
  * bf16 products may treat a bf16 x below 2^-126 as zero where the weights' scales are not extreme. */
 WB_API int32_t wb_mxfp4_grouped_linear(const wb_grouped_linear_args *args);
 
-/* Products are summed in fp32, the bias is added in fp32, and the sum is rounded once to x_dtype: F.linear(x, W, b), as
- * torch has it. bf16 products may treat bf16 numbers below 2^-126 as zero, as torch's may. */
+/* Products are summed in fp32. WB_BIAS_FUSED: the bias is added in fp32 and the sum rounded once to x_dtype, F.linear(x,
+ * W, b), as torch has it. WB_BIAS_AFTER: rounded, the bias added, and rounded again, F.linear(x, W) + b, as above.
+ * bf16 products may treat bf16 numbers below 2^-126 as zero, as torch's may. */
 WB_API int32_t wb_dense_linear(const wb_dense_linear_args *args);
 
 /* Let calls run on the program's own team of threads. A second pool beside an OpenMP one is slow: OpenMP's workers spin
