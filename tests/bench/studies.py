@@ -55,9 +55,13 @@ def _works() -> list[tuple[str, int, float, Callable[[], Any]]]:
     def ablations() -> None:
         experiments.ablation_sweep(model, pairs, policies=("zero", "reroute"), progress=False)
 
+    def graph() -> None:
+        experiments.attribution_graph(model, tokens, (17, 23), n_nodes=200)
+
     return [
         ("patching grid of resid, attn, mlp and each expert, 4 layers × 40 positions", 40, 3.0, grid),
         ("4 × 8 × 2 expert ablations over 64 prompts", 0, 5.0, ablations),
+        ("attribution graph, 200 kept nodes", 40, 5.0, graph),
     ]
 
 

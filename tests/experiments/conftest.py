@@ -2,9 +2,12 @@
 
 import pytest
 
+from tests.small import as_in_a_notebook
 from workbench.activations import Run, run
 from workbench.model import NANO, HookedGptOss, random_weights
 from workbench.text import Chat, Tokenizer
+
+__all__ = ["as_in_a_notebook"]
 
 CHAT = Chat().user("Where is Mia?").assistant("In the park.", channel="final")
 

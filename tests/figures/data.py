@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-import plotly.graph_objects as go
 import xarray as xr
-
-from workbench import figures
 
 HOSTILE = (
     "<img src=x onerror=alert(1)>",
@@ -134,21 +131,6 @@ def loads(kinds: Sequence[str]) -> xr.Dataset:
     made = {"load": (("kind", "layer", "expert"), values(len(kinds), 3, 8))}
     return xr.Dataset(made, {"kind": list(kinds), "layer": np.arange(3), "expert": np.arange(8)}, {"even_load": 0.25})
 
-
-# Every figure, drawn from any tokens.
-DRAWN: dict[str, Callable[[Sequence[str]], go.Figure]] = {
-    "tokens": lambda tokens: figures.tokens(text(tokens)),
-    "token_values": lambda tokens: figures.token_values(text(tokens).surprise),
-    "logit_lens_heatmap": lambda tokens: figures.logit_lens_heatmap(lens(tokens)),
-    "attention_pattern": lambda tokens: figures.attention_pattern(attention(tokens)),
-    "attention_pattern, window": lambda tokens: figures.attention_pattern(attention(tokens, window=5)),
-    "routing_ribbon": lambda tokens: figures.routing_ribbon(routing(tokens)),
-    "expert_load": lambda tokens: figures.expert_load(routing(tokens)),
-    "next_token_bars": lambda tokens: figures.next_token_bars(comparison(tokens), pos=7),
-    "next_token_bars, named": lambda tokens: figures.next_token_bars(comparison(tokens, ["<b>", "$a$"]), pos=7),
-    "load_table": lambda tokens: figures.load_table(loads(sorted(set(tokens))), layer=1),
-    "head_scores": lambda tokens: figures.head_scores(head_scores()),
-}
 
 # What plotly makes of a text: these tags and no others, a formula between dollars, a break for each <br>.
 TAG = re.compile(r"<(/?)(\w*)([^<>]*)>")

@@ -1,67 +1,13 @@
 """The figures of direct attribution, of patching guessed from gradients, and of edges: numbers, words and sizes."""
 
-import json
-
 import numpy as np
 import pytest
-import xarray as xr
 
-from tests.figures.data import OURS, TAG, coords, strings, values, words
+from tests.figures.data import words
+from tests.figures.studies import attribution, direct, edges
 from workbench.figures.direct import direct_logit_attribution
 from workbench.figures.edges import top_edges
 from workbench.figures.gradients import attribution_grid
-
-
-def direct(tokens, n_layers: int = 4) -> xr.Dataset:
-    chosen = np.array([[i % 8, (i + 3) % 8] for i in range(n_layers)])
-    experts = np.zeros((n_layers, 8), dtype=np.float32)
-    np.put_along_axis(experts, chosen, values(n_layers, 2) - 0.5, axis=1)
-    made = {"heads": (("layer", "head"), values(n_layers, 4, seed=1) - 0.5), "experts": (("layer", "expert"), experts)}
-    made |= {"attn_bias": ("layer", values(n_layers, seed=2)), "chosen": (("layer", "slot"), chosen)}
-    made |= {"embed": ((), 0.25), "total": ((), -1.5)}
-    return xr.Dataset(made, {"layer": np.arange(n_layers)}, {"answers": f"logit of {tokens[0]!r}", "token": tokens[-1]})
-
-
-def attribution(tokens, n_layers: int = 4) -> xr.Dataset:
-    n, sites = len(tokens), ["resid_pre", "attn_out"]
-    made = {}
-    for i, scale in enumerate(("effect", "recovered")):
-        made[scale] = (("site", "layer", "pos"), values(2, n_layers, n, seed=i) - 0.5)
-        made[f"head_{scale}"] = (("layer", "head", "pos"), values(n_layers, 4, n, seed=i + 2) - 0.5)
-    made["routes_differ"] = (("layer", "pos"), values(n_layers, n, seed=5) > 0.8)
-    made["router_margin"] = (("layer", "pos"), values(n_layers, n, seed=6))
-    about = {"experiment": "attribution_patching", "metric": f"logit of {tokens[0]!r}"}
-    return xr.Dataset(made, coords(tokens) | {"site": sites, "layer": np.arange(n_layers)}, about)
-
-
-def edges(tokens) -> xr.Dataset:
-    score = values(len(tokens), 7) - 0.5
-    score[:, 0] = np.nan
-    dims = ("upstream", "downstream")
-    axes = {"upstream": list(tokens), "downstream": [f"L{i}H1.q" for i in range(7)]}
-    return xr.Dataset({"score": (dims, score), "share": (dims, score / 2)}, axes, {"metric": tokens[0]})
-
-
-DRAWN = {
-    "direct": lambda tokens: direct_logit_attribution(direct(tokens)),
-    "site": lambda tokens: attribution_grid(attribution(tokens), near=0.1),
-    "head": lambda tokens: attribution_grid(attribution(tokens), "head", "effect"),
-    "edges": lambda tokens: top_edges(edges(tokens)),
-}
-
-
-@pytest.mark.parametrize("name", DRAWN)
-@pytest.mark.parametrize("n", [1, 20, 300])
-def test_hostile_tokens_are_only_text_and_sizes_are_sensible(name: str, n: int):
-    figure = DRAWN[name](words(n))
-    for string in strings(figure.to_plotly_json()):
-        for closing, tag, rest in TAG.findall(string):
-            assert (tag, "") in OURS, string
-            assert not rest.strip() or (tag == "span" and rest.startswith(' style="color:#') and not closing), string
-        assert "$" not in string and "\n" not in string and "\u202e" not in string and len(string) < 2_000
-    assert 400 <= figure.layout.width <= 900 and 100 <= figure.layout.height <= (3_400 if n == 300 else 1_000)
-    assert "bdata" not in figure.to_json()
-    json.loads(figure.to_json(), parse_constant=lambda constant: pytest.fail(f"{constant} is no JSON"))
 
 
 def test_the_cells_of_direct_attribution_are_its_shares_and_unrouted_experts_are_empty():

@@ -5,7 +5,8 @@ import json
 import plotly.io as pio
 import pytest
 
-from tests.figures.data import DRAWN, HOSTILE, OURS, TAG, attention, comparison, lens, routing, strings, text, words
+from tests.figures.data import HOSTILE, OURS, TAG, attention, comparison, lens, routing, strings, text, words
+from tests.figures.drawn import DRAWN
 from workbench import figures
 
 every_figure = pytest.mark.parametrize("name", DRAWN)
@@ -60,6 +61,10 @@ def test_drawing_changes_no_global_default(name: str):
     before = pio.templates.default, sorted(pio.templates), pio.renderers.default
     DRAWN[name](words(5))
     assert (pio.templates.default, sorted(pio.templates), pio.renderers.default) == before
+
+
+def test_every_figure_that_there_is_is_drawn_here():
+    assert {name.split(",")[0] for name in DRAWN} == set(figures.__all__)
 
 
 def test_drawing_leaves_the_data_as_it_was():

@@ -3,10 +3,10 @@
 import pytest
 
 from tests.forms import FORMS, held_as
-from tests.small import SMALL, left_as_found, plain, small_model, tokens, without_gradients
+from tests.small import SMALL, as_in_a_notebook, left_as_found, plain, small_model, tokens, without_gradients
 from workbench.model import Config, HookedGptOss
 
-__all__ = ["left_as_found", "plain", "tokens", "without_gradients"]
+__all__ = ["as_in_a_notebook", "left_as_found", "plain", "tokens", "without_gradients"]
 
 form = held_as(*FORMS)
 

@@ -17,14 +17,16 @@ from workbench.interventions import (
 )
 from workbench.model import HookedGptOss
 
+# So many that, whatever the weights, an expert is chosen at some of them and not at others.
+MANY = (0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11)
 SPECS = [
     AblateHead(1, 2, positions=(3, 9, 10)),
-    AblateExpert(0, 1, "zero", positions=(9, 11)),
-    AblateExpert(1, 2, positions=(2, 10)),
+    AblateExpert(0, 1, "zero", positions=MANY),
+    AblateExpert(1, 2, positions=MANY),
     EditSink(1, 0, "set", 0.5, positions=(10,)),
     KnockOut(0, ((10, 8), (None, 3), (11, None))),
     KnockOut(1, ((10, 8), (None, 3)), freed="drop"),
-    ForceExpert(1, 4, positions=(1, 9, 10)),
+    ForceExpert(1, 4, positions=MANY),
     Steer("blocks.0.hook_resid_post", "v", 0.5, positions=(4, 9, 10)),
     Patch("blocks.0.hook_attn_out", "clean", positions=(2, 5)),
     Patch("blocks.0.hook_attn_out", "clean", positions=(9, 10), source_positions=(1, 2)),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
+from keyword import iskeyword
 from typing import Any, Literal, get_args
 
 import torch
@@ -15,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens import ActivationCache
 
-from workbench.interventions import Context, all_edits, check_all, code
+from workbench.interventions import Context, FreezeRouting, Intervention, all_edits, check_all, code
 from workbench.interventions.patches import refuse_rerouting
 from workbench.model import HookedGptOss
 from workbench.model.fingerprint import fingerprint
@@ -100,7 +101,10 @@ class Run:
         return labelled(share.cpu().numpy(), ("layer",), name="flipped routes", attrs=self.provenance)
 
     def code(self) -> str:
-        """The Python that makes this run again, given the model and its sources under the names that the specs use."""
+        """The Python that makes this run again, given the model and its sources under the names that the specs use.
+
+        A source whose name cannot be a variable's is taken from a dict, ``sources["my run"]``.
+        """
         import_line, tokens = "import workbench as wb", self.tokens.tolist()
         lines = [import_line, f"tokens = torch.tensor({tokens})"]
         arguments = ["model", "tokens", code(self.interventions)]
@@ -108,12 +112,22 @@ class Run:
             lines.append(f"mask = torch.tensor({self.attention_mask.int().tolist()})")
             arguments.append("attention_mask=mask")
         if names := sorted({name for spec in self.interventions for name, _ in _reads(spec, self.model)}):
-            arguments.append(f"sources={{{', '.join(f'{name!r}: {name}' for name in names)}}}")
+            arguments.append(f"sources={{{', '.join(f'{name!r}: {_variable(name)}' for name in names)}}}")
+        if (kept := self._kept()) is not None:
+            arguments.append(f"sites={kept!r}")
         if self.routing != "live":
             arguments.append(f"routing={self.routing!r}, routing_from=routing_from")
         if self.name is not None:
             arguments.append(f"name={self.name!r}")
         return "\n".join(["import torch", *lines, f"run = wb.run({', '.join(arguments)})"])
+
+    def _kept(self) -> str | list[str] | None:
+        """``sites`` as this run was given it, or as it might have been."""
+        kept = list(self.cache.cache_dict)
+        for sites in (None, "all"):
+            if set(kept) == set(self.model.sites.wanted(sites)):
+                return sites
+        return kept
 
     def __repr__(self) -> str:
         named = f"{self.name!r}: " if self.name else ""
@@ -161,6 +175,8 @@ def run(
         UnknownSite: for a site that does not exist.
         NotEnoughMemory: for a run that cannot fit, before anything runs.
     """
+    if isinstance(interventions, Intervention):
+        raise ValueError(f"interventions={interventions}: expected a list, [{interventions}]")
     tokens, mask = model.as_batch(input, attention_mask)
     interventions = tuple(interventions)
     sources = {} if sources is None else dict(sources)
@@ -172,13 +188,12 @@ def run(
     names = model.sites.wanted(sites)
     if check_memory:
         _refuse_what_cannot_fit(model, tokens, [*names, *_routes(model)], hooks)
-    index_weights = "recompute" if routing == "frozen_set" else "keep"
     # One lock round the edited and the unedited pass: no other thread's edit may stand between them.
     with model._lock:
         cache, keep, _ = model.get_caching_hooks(names)
         routes, keep_routes, _ = model.get_caching_hooks(_routes(model))
         with model.hooks(fwd_hooks=[*hooks, *keep, *keep_routes]):
-            logits = model(tokens, attention_mask=mask, index_weights=index_weights)
+            logits = model(tokens, attention_mask=mask)
         flips, kl = _against_unedited(model, tokens, mask, logits, routes) if hooks else (None, None)
     return Run(
         model,
@@ -193,6 +208,13 @@ def run(
         kl,
         provenance_of(model),
     )
+
+
+def _variable(name: str) -> str:
+    """A source in code: by its name, or from a dict where that name cannot be, or is already, a variable's."""
+    taken = {"wb", "torch", "tokens", "mask", "model", "run", "routing_from", "sources"}
+    usable = name.isidentifier() and not iskeyword(name) and name not in taken
+    return name if usable else f"sources[{name!r}]"
 
 
 def _reads(spec: Any, model: HookedGptOss) -> list[tuple[str, str | None]]:
@@ -231,13 +253,10 @@ def _freeze(model: HookedGptOss, tokens: Tensor, routing: Routing, source: Run |
         there, here = getattr(source.model.config, size), getattr(model.config, size)
         if there != here:
             raise ValueError(f"routing_from ran on a model with {size}={there}, and this one has {here}")
-    kinds = ["indices"] if routing == "frozen_set" else ["indices", "weights"]
-    names = [f"blocks.{layer}.mlp.hook_expert_{kind}" for layer in range(model.config.n_layers) for kind in kinds]
-    return [(site, _put(source[site][:, : tokens.shape[1]])) for site in names]
-
-
-def _put(values: Tensor) -> Callable:
-    return lambda activation, hook: values.to(device=activation.device, dtype=activation.dtype)
+    spec = FreezeRouting("routing_from", "set" if routing == "frozen_set" else "set_and_weights")
+    sources = {"routing_from": source}
+    spec.check_sources(model.config, sources, len(tokens))
+    return spec.hooks(Context(model, sources))
 
 
 def _against_unedited(

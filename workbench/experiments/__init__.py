@@ -2,17 +2,22 @@
 
 from workbench.experiments.ablation import ablation_sweep, greedy_knock_out
 from workbench.experiments.attention import attention
+from workbench.experiments.circuit_runs import run_circuit
+from workbench.experiments.circuits import Circuit, auroc, compare_circuits
 from workbench.experiments.compare import compare
 from workbench.experiments.direct import direct_logit_attribution
 from workbench.experiments.edges import edge_attribution, top_edges
 from workbench.experiments.effect import effect
 from workbench.experiments.expert_lens import expert_lens
 from workbench.experiments.expert_weights import embedding_norms, expert_similarity, router_geometry
+from workbench.experiments.faithfulness import completeness, faithfulness, faithfulness_curve, minimality
 from workbench.experiments.features import feature_activations, feature_logit_effect, top_tokens
 from workbench.experiments.gradients import attribution_patching, integrated_gradients
+from workbench.experiments.graph import attribution_graph
 from workbench.experiments.heads import head_matches, head_scores
 from workbench.experiments.inference import adjusted, bootstrap, max_t, over_prompts, stack_prompts
 from workbench.experiments.logit_lens import logit_lens
+from workbench.experiments.mediation import mediation
 from workbench.experiments.metrics import kl_from, logit_difference, probability
 from workbench.experiments.neurons import neurons
 from workbench.experiments.nodes import Node, Receiver, all_nodes, all_receivers
@@ -28,6 +33,7 @@ from workbench.experiments.tuned_lens import TunedLens, lens_kl, train_tuned_len
 from workbench.experiments.weights import composition_scores, head_circuits, ov_circuit, qk_circuit
 
 __all__ = [
+    "Circuit",
     "Node",
     "Receiver",
     "SteeringVector",
@@ -37,9 +43,13 @@ __all__ = [
     "all_nodes",
     "all_receivers",
     "attention",
+    "attribution_graph",
     "attribution_patching",
+    "auroc",
     "bootstrap",
     "compare",
+    "compare_circuits",
+    "completeness",
     "component_patching",
     "composition_scores",
     "contrastive_activation_addition",
@@ -52,6 +62,8 @@ __all__ = [
     "expert_load",
     "expert_paths",
     "expert_similarity",
+    "faithfulness",
+    "faithfulness_curve",
     "feature_activations",
     "feature_logit_effect",
     "greedy_knock_out",
@@ -64,6 +76,8 @@ __all__ = [
     "logit_difference",
     "logit_lens",
     "max_t",
+    "mediation",
+    "minimality",
     "neurons",
     "ov_circuit",
     "over_prompts",
@@ -77,6 +91,7 @@ __all__ = [
     "routing_contrast",
     "routing_saturation",
     "routing_statistics",
+    "run_circuit",
     "stack_prompts",
     "steer",
     "tokens",

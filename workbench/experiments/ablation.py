@@ -76,8 +76,7 @@ def ablation_sweep(
     chosen = _components(model, components, policies)
     given = {} if sources is None else sources
     parts, said = batches(model, prompts, metric)
-    for specs in chosen:
-        check_all(specs, model.config, None, given)
+    _check(model, chosen, parts, given)
     clean = _Clean(model, parts, given)
 
     def measure(cells: list[Cell]) -> list[dict[str, xr.DataArray]]:
@@ -120,8 +119,13 @@ def greedy_knock_out(
         raise ValueError(f"steps={steps}: expected 1 to {len(chosen)}, the number of components")
     given = {} if sources is None else sources
     parts, said = batches(model, prompts, metric)
-    for specs in chosen:
-        check_all(specs, model.config, None, given)
+    _check(model, chosen, parts, given)
+    most = model.config.n_experts - model.config.experts_per_token
+    if steps > most and any(getattr(spec, "reroutes", False) for specs in chosen for spec in specs):
+        raise ValueError(
+            f"steps={steps}: re-routing from more than {most} experts of a layer leaves too few; knock out fewer, or "
+            "use policy 'zero'"
+        )
     draw, left, gone, clean = np.random.default_rng(seed), list(range(len(chosen))), [], _Clean(model, parts, given)
     means, names = [float(clean.measured.mean())], ["none"]
     random_groups = np.full((steps + 1, controls), means[0])
@@ -179,11 +183,11 @@ class _Clean:
         return float(self.ablated(specs)[0].mean())
 
     def controls(self, specs: Sequence[Any], n: int, seed: int) -> Float[np.ndarray, " control"]:
-        """Mean effects of random moves of the stream, as long as this ablation's own, where the layer leaves it."""
-        layer, sums = _first_layer(self.model, specs, self.context), np.zeros(n)
+        """Mean effects of random moves of the stream where the last layer is left, as long as the ablation's own."""
+        (first, layer), sums = _layers(self.model, specs, self.context), np.zeros(n)
         for part, recording in zip(self.parts, self.recordings, strict=True):
             hooks = all_edits(specs, self.context)
-            edited = self.model.resume(recording, layer, fwd_hooks=hooks, stop_at_layer=layer + 1)
+            edited = self.model.resume(recording, first, fwd_hooks=hooks, stop_at_layer=layer + 1)
             plain = recording.streams[layer + 1]
             lengths = (edited - plain).float().norm(dim=-1, keepdim=True)
             for control in range(n):
@@ -195,18 +199,31 @@ class _Clean:
         return sums / len(self.measured) - self.measured.mean()
 
     def _run(self, recording: Recording, specs: Sequence[Any]) -> Float[Tensor, "batch d_vocab"]:
-        layer = _first_layer(self.model, specs, self.context)
+        layer, _ = _layers(self.model, specs, self.context)
         hooks = all_edits(specs, self.context)
         return self.model.resume(recording, layer, fwd_hooks=hooks, logits_at="last")[:, 0]
 
 
-def _first_layer(model: HookedGptOss, specs: Sequence[Any], context: Context) -> int:
-    """The first layer that these interventions touch."""
+def _check(model: HookedGptOss, chosen: list[list], parts: list[Batch], sources: dict[str, Any]) -> None:
+    """Refuse what cannot be, or would do nothing in any prompt, before anything runs."""
+    n_pos = max(part.tokens.shape[1] for part in parts)
+    # A source with a row for each prompt fits only where all prompts are one batch.
+    n_rows = len(parts[0]) if len(parts) == 1 else 1
+    for specs in chosen:
+        check_all(specs, model.config, n_pos, sources, n_rows)
+        _layers(model, specs, Context(model, sources))
+
+
+def _layers(model: HookedGptOss, specs: Sequence[Any], context: Context) -> tuple[int, int]:
+    """The first and the last layer that these interventions touch."""
     sites = [model.sites[name] for name, _ in all_edits(specs, context)]
     if any(site.layer is None for site in sites):
         outside = next(site.name for site in sites if site.layer is None)
         raise ValueError(f"an ablation sweep runs on from a layer, and {specs} edits {outside}; use wb.run")
-    return min(site.layer for site in sites if site.layer is not None)
+    layers = [site.layer for site in sites if site.layer is not None]
+    if not layers:
+        raise ValueError(f"{specs} edit nothing in this model")
+    return min(layers), max(layers)
 
 
 def _components(model: HookedGptOss, components: Components | Sequence[Any], policies: Sequence[str]) -> list[list]:
@@ -235,6 +252,12 @@ def _every(model: HookedGptOss, components: str, policies: Sequence[str]) -> Ite
 def _kl(before: Float[Tensor, "batch d_vocab"], after: Float[Tensor, "batch d_vocab"]) -> Float[Tensor, " batch"]:
     expected, given = before.float().log_softmax(-1), after.float().log_softmax(-1)
     return (expected.exp() * (expected - given)).sum(-1).clamp(min=0)
+
+
+def _number(spec: Any, *names: str) -> int:
+    """The first of these fields that a spec has; −1 where it has none, or means all."""
+    found = [getattr(spec, name) for name in names if getattr(spec, name, None) is not None]
+    return found[0] if found else -1
 
 
 def _name(specs: Sequence[Any]) -> str:
@@ -307,8 +330,8 @@ def _coordinates(chosen: list[list], n_prompts: int) -> dict[str, Any]:
     return {
         "component": np.arange(len(chosen)),
         "spec": ("component", [_name(specs) for specs in chosen]),
-        "layer": ("component", [getattr(spec, "layer", -1) for spec in singles]),
-        "index": ("component", [getattr(spec, "expert", getattr(spec, "head", -1)) for spec in singles]),
+        "layer": ("component", [_number(spec, "layer") for spec in singles]),
+        "index": ("component", [_number(spec, "expert", "head") for spec in singles]),
         "policy": ("component", [str(getattr(spec, "policy", "")) for spec in singles]),
         "prompt": np.arange(n_prompts),
     }

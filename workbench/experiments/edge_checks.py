@@ -46,7 +46,7 @@ def checked_edges(
         "frozen_effect": "target with the edge less without it, in the held model",
         "live_effect": "the same in the live model",
     }
-    made = {name: (("edge",), value, quantity(said[name], units)) for name, value in values.items()}
+    made: dict[str, tuple] = {name: (("edge",), value, quantity(said[name], units)) for name, value in values.items()}
     for mode in ("frozen", "live"):
         correlation, signs = _agreement(values["predicted"], values[f"{mode}_effect"])
         made[f"{mode}_correlation"] = ((), correlation, quantity(f"of predicted with {mode}_effect"))
@@ -75,9 +75,7 @@ class _Checks:
         self.recording = self.model.record(self.done.tokens)
         self.place = {node: i for i, node in enumerate(frozen.nodes)}
 
-    def effects(
-        self, layer: int, kind: str, sources: list[Node], targets: list[Node]
-    ) -> Float[Tensor, "two edge"]:
+    def effects(self, layer: int, kind: str, sources: list[Node], targets: list[Node]) -> Float[Tensor, "two edge"]:
         """Of these edges into heads, or into experts, of one layer: in the held model and in the live one."""
         writes = self.frozen.writes[[self.place[node] for node in sources]]
         change = self._held_head if kind == "head" else self._held_expert
@@ -143,7 +141,7 @@ class _Checks:
         chosen, weights = (self.frozen.site(layer, f"mlp.hook_expert_{part}") for part in ("indices", "weights"))
         return weights.new_zeros(len(weights), self.model.config.n_experts).scatter(1, chosen, weights)
 
-    # -------------------------------------------------------------------------------------------- what comes of it: [edge]
+    # ----------------------------------------------------------------------------------- what comes of it: [edge]
     def _target(self, layer: int, kind: str, targets: list[Node], change: Tensor, held: bool) -> Tensor:
         """The target with the edges less without them. One more row goes along unchanged, to compare with."""
         at, n = torch.tensor([node.pos for node in targets]), len(targets)

@@ -32,7 +32,7 @@ def frozen_sites(n_layers: int) -> list[str]:
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """Nodes that read the stream at the same point: one head of a layer at all positions, a layer's experts, the logits.
+    """Nodes that read the stream at the same point: a head at all positions, a layer's experts, or the logits.
 
     Attributes:
         first: index of its first node; the others follow.
@@ -160,18 +160,14 @@ class Frozen:
         rows = (activation.flatten(), through, (activation - linear).flatten())
         return Stage(first, first, reads.flatten(0, 1), weight, *rows)
 
-    def through_experts(
-        self, layer: int, gradient: Float[Tensor, "pos d_model"]
-    ) -> Float[Tensor, "pos slot d_model"]:
+    def through_experts(self, layer: int, gradient: Float[Tensor, "pos d_model"]) -> Float[Tensor, "pos slot d_model"]:
         """The gradient at what each slot's expert reads, from that at the stream it writes into."""
         model, block = self.model, self.model.blocks[layer]
         indices = self.done[f"blocks.{layer}.mlp.hook_expert_indices"]
         stream, scale = self.done[f"blocks.{layer}.hook_resid_mid"], self.done[f"blocks.{layer}.ln2.hook_scale"]
         read = (stream / scale * block.ln2.w).to(stream)[:, :, None].expand(-1, -1, indices.shape[-1], -1)
         arriving = self.done[f"blocks.{layer}.mlp.hook_expert_weights"][..., None] * gradient[None, :, None]
-        found = pulled_back(
-            lambda x: slots_out(block.mlp.experts, x, indices, model.config), read, arriving.to(stream)
-        )
+        found = pulled_back(lambda x: slots_out(block.mlp.experts, x, indices, model.config), read, arriving.to(stream))
         return at_least_float32(found[0])
 
     def _head(
@@ -191,5 +187,3 @@ class Frozen:
         through = (reads @ bias) * weight.sum(1) + (at_z @ at_least_float32(attn.b_V[group])) * pattern.sum(1)
         activation = (self.writes[first : first + self.n_pos] * gradient).sum(-1)
         return Stage(first, sees, reads, weight, activation, through, torch.zeros_like(activation))
-
-

@@ -58,12 +58,12 @@ def attribution_graph(
         logits_at: the position whose logits are the target; None for the last.
 
     Returns:
-        adjacency (target, source), in logits, between kept nodes and "logits"; edge_influence, the same as shares of the
-        flow into the logits; activation, influence (source); bias, error, rest, total (target), where edges + bias +
-        error + rest = total, the activation; value (), of the target; influence of all that has no input, before
-        pruning, which add up to 1: embed_share, bias_share, error_share (). kept_share (), the influence kept among
-        heads and experts. With ``confirm``: predicted, frozen_effect, live_effect (edge), of having the edge, and their
-        agreement: frozen_correlation, frozen_signs, live_correlation, live_signs (). Names as ``Node`` spells them.
+        adjacency (target, source), in logits, between kept nodes and "logits"; edge_influence, the same as shares of
+        the flow into the logits; activation, influence (source). bias, error, rest, total (target): edges + bias +
+        error + rest = total, the activation. value (), of the target. embed_share, bias_share, error_share (): of the
+        flow, before pruning, where it starts; together 1. kept_share (), the influence kept among heads and experts.
+        With ``confirm``: predicted, frozen_effect, live_effect (edge), of having the edge, and their agreement:
+        frozen_correlation, frozen_signs, live_correlation, live_signs (). Names are as ``Node`` spells them.
 
     Raises:
         ValueError: for an edited run, or a row, position, token or number that is not there.
@@ -159,7 +159,11 @@ class _Graph:
         made = {
             "adjacency": (("target", "source"), adjacency, quantity("effect on the target along the edge", "logits")),
             "edge_influence": (("target", "source"), flow, quantity("share of the flow into the logits")),
-            "activation": (("source",), numpy(self.frozen.activations[self.kept]), quantity("effect of the node's write", "logits")),
+            "activation": (
+                ("source",),
+                numpy(self.frozen.activations[self.kept]),
+                quantity("effect of the node's write", "logits"),
+            ),
             "influence": (("source",), numpy(self.influence[self.kept]), quantity("share of the flow")),
             "bias": (of_targets, numpy(self.bias), quantity("what biases add at the node", "logits")),
             "error": (of_targets, numpy(self.error), quantity("what an expert adds beyond its linear part", "logits")),

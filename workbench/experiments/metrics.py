@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from operator import index
 from typing import Any
 
 import torch
@@ -25,6 +26,18 @@ class _OfTokens:
 
     def bound(self, model: HookedGptOss) -> Measure:
         raise NotImplementedError
+
+    def of_rows(self, first: int, last: int, n: int) -> _OfTokens:
+        """The same for rows first to last of n: where tokens are named row by row, only those rows'.
+
+        Raises:
+            ValueError: for as many tokens as there are no rows.
+        """
+        wrong = [len(names) for names in self.tokens if isinstance(names, tuple) and len(names) not in (1, n)]
+        if wrong:
+            raise ValueError(f"the metric names {wrong[0]} tokens, one a row, and there are {n} prompts")
+        cut = [names[first:last] if isinstance(names, tuple) and len(names) == n else names for names in self.tokens]
+        return replace(self, tokens=tuple(cut))
 
     def ids(self, model: HookedGptOss) -> list[Int[Tensor, " rows"]]:
         """Of each name, the id, or the ids row by row. One name fits any number of rows."""
@@ -92,8 +105,7 @@ def as_metric(model: HookedGptOss, metric: Any) -> tuple[Measure, str]:
         ValueError: for something else, a token that is not one, and, when it is called, for a function that does not
             give one number a row.
     """
-    if isinstance(metric, tuple) and len(metric) == 2:
-        metric = logit_difference(*metric)
+    metric = named(metric)
     if isinstance(metric, _OfTokens):
         return _checked(metric.bound(model)), str(metric)
     if callable(metric):
@@ -103,6 +115,11 @@ def as_metric(model: HookedGptOss, metric: Any) -> tuple[Measure, str]:
         f"metric={metric!r}: expected two tokens (right, wrong), logit_difference(…), probability(…), kl_from(…), or a "
         "function of logits [batch d_vocab] that gives [batch]"
     )
+
+
+def named(metric: Any) -> Any:
+    """Two tokens as the difference of their logits; anything else as it is."""
+    return logit_difference(*metric) if isinstance(metric, tuple) and len(metric) == 2 else metric
 
 
 def token_id(model: HookedGptOss, token: Token) -> int:
@@ -125,7 +142,7 @@ def _checked(measure: Measure) -> Measure:
                 f"the metric gave {shape} for logits {tuple(logits.shape)} [batch d_vocab] of one position each: "
                 f"expected one number a row, ({len(logits)},)"
             )
-        return made
+        return made if made.is_floating_point() else made.float()  # of truth values the share can be taken
 
     return checked
 
@@ -141,7 +158,12 @@ def _logprobs(logits: Float[Tensor, "batch d_vocab"]) -> Float[Tensor, "batch d_
 
 
 def _frozen(tokens: Token | Sequence[Token]) -> Token | tuple[Token, ...]:
-    return tokens if isinstance(tokens, int | str) else tuple(tokens)
+    if isinstance(tokens, str):
+        return tokens
+    try:
+        return index(tokens)  # type: ignore[arg-type]  # an int of any library, a tensor of one number too
+    except TypeError:
+        return tuple(token if isinstance(token, str) else index(token) for token in tokens)  # type: ignore[union-attr]
 
 
 def _named(tokens: Token | tuple[Token, ...]) -> str:

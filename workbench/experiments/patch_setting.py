@@ -160,7 +160,8 @@ def set_up(
     pos = _chosen_positions(text.columns, positions)
     # Without its padding and what comes after the logits that are read, the row is one whole text.
     recording = model.record(text.tokens, layers=range(min(layers), model.config.n_layers))
-    ends = [good.logits[row, text.clean_columns[-1:]], model.resume(recording, model.config.n_layers)[0, -1:]]
+    last = model.resume(recording, model.config.n_layers, logits_at="last")[:, 0]
+    ends = [good.logits[row, text.clean_columns[-1:]], last]
     before, after = (float(measure(logits)) for logits in ends)
     return Setting(model, good, text, row, measure, said, direction, recording, pos, (before, after))
 

@@ -10,7 +10,15 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from workbench.experiments.metrics import Measure, Metric, as_metric, logit_difference
+from workbench.experiments.metrics import (
+    LogitDifference,
+    Measure,
+    Metric,
+    Probability,
+    as_metric,
+    logit_difference,
+    named,
+)
 from workbench.model import HookedGptOss
 
 MOST_TOKENS = 4096  # in one batch, where one prompt does not need more
@@ -42,8 +50,9 @@ def batches(
 
     Args:
         prompts: texts, Chats, rows of token ids, or pairs (of which ``clean`` is taken).
-        metric: as :func:`~workbench.experiments.metrics.as_metric` takes it; None, for pairs: the logit difference of
-            each pair's own right and wrong token.
+        metric: as :func:`~workbench.experiments.metrics.as_metric` takes it; tokens that are named row by row are one
+            for each prompt, and a function of your own meets the logits of one batch at a time; None, for pairs: the
+            logit difference of each pair's own right and wrong token.
 
     Raises:
         ValueError: for no prompts, or no metric where they are no pairs.
@@ -51,11 +60,12 @@ def batches(
     if isinstance(prompts, str) or not len(prompts):
         raise ValueError(f"prompts={prompts!r}: expected several texts, token rows or pairs, in a list")
     rows = [row_of(model, getattr(prompt, "clean", prompt)) for prompt in prompts]
-    made, said = [], ""
+    whole, made = _metric(prompts, metric), []
     for first, last in _spans([len(row) for row in rows], most):
-        measure, said = as_metric(model, _metric(prompts, metric, first, last))
-        made.append(Batch(first, *padded(rows[first:last]), measure))
-    return made, said if metric is not None else "logit of each pair's right token − logit of its wrong one"
+        part = whole.of_rows(first, last, len(rows)) if isinstance(whole, LogitDifference | Probability) else whole
+        made.append(Batch(first, *padded(rows[first:last]), as_metric(model, part)[0]))
+    said = "logit of each pair's right token − logit of its wrong one"
+    return made, said if metric is None else as_metric(model, whole)[1]
 
 
 def row_of(model: HookedGptOss, prompt: Any) -> Int[Tensor, " pos"]:
@@ -85,10 +95,9 @@ def _spans(lengths: Sequence[int], most: int) -> list[tuple[int, int]]:
     return spans
 
 
-def _metric(prompts: Sequence[Any], metric: Metric | None, first: int, last: int) -> Metric:
+def _metric(prompts: Sequence[Any], metric: Metric | None) -> Metric:
     if metric is not None:
-        return metric
+        return named(metric)
     if not all(hasattr(prompt, "right") and hasattr(prompt, "wrong") for prompt in prompts):
         raise ValueError("metric=None takes the tokens of pairs, and these prompts are none: name a metric")
-    some = prompts[first:last]
-    return logit_difference([pair.right for pair in some], [pair.wrong for pair in some])
+    return logit_difference([pair.right for pair in prompts], [pair.wrong for pair in prompts])

@@ -7,6 +7,7 @@ from workbench.figures.direct import direct_logit_attribution
 from workbench.figures.edges import top_edges
 from workbench.figures.expert_lens import expert_lens_heatmap
 from workbench.figures.gradients import attribution_grid
+from workbench.figures.graph import attribution_graph
 from workbench.figures.head_matches import head_matches
 from workbench.figures.load_table import load_table
 from workbench.figures.logit_lens import logit_lens_heatmap
@@ -40,6 +41,7 @@ __all__ = [
     "ablation_bars",
     "ablation_heatmap",
     "attention_pattern",
+    "attribution_graph",
     "attribution_grid",
     "composition_scores",
     "direct_logit_attribution",

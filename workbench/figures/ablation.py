@@ -8,7 +8,7 @@ import xarray as xr
 
 from workbench.figures.grid import Panel, Scale, curves, tables
 from workbench.figures.style import BLUE, GREY, figure, need
-from workbench.figures.text import labels
+from workbench.figures.text import label, labels
 
 
 def ablation_heatmap(
@@ -32,7 +32,7 @@ def ablation_heatmap(
         panels.append(Panel(str(policy), table))
     every = np.concatenate([panel.values.ravel() for panel in panels])
     scale = Scale.of(every, "mean effect", ".2f" if np.nanmax(np.abs(every)) < 10 else ".1f", signed=True)
-    subtitle = f"{data.attrs.get('metric', 'metric')}, mean over {data.sizes['prompt']} prompts"
+    subtitle = f"{label(str(data.attrs.get('metric', 'metric')), 60)}, mean over {data.sizes['prompt']} prompts"
     kind = "expert" if "Expert" in str(data.spec.values[0]) else "head"
     rows = [f"layer {layer}" for layer in layers]
     return tables(
@@ -52,7 +52,7 @@ def ablation_bars(data: xr.Dataset, most: int = 20, title: str = "Ablation: the 
     need(data, "ablation_sweep", "mean_effect", "spec")
     order = np.argsort(-np.abs(data.mean_effect.values))[:most][::-1]
     some = data.isel(component=order)
-    subtitle = f"{data.attrs.get('metric', 'metric')}, mean over {data.sizes['prompt']} prompts"
+    subtitle = f"{label(str(data.attrs.get('metric', 'metric')), 60)}, mean over {data.sizes['prompt']} prompts"
     made = figure(title, subtitle, data, width=760, height=140 + 24 * len(order))
     names, y = labels(some.spec.values, 60), list(range(len(order)))
     if "floor" in some:
@@ -87,7 +87,7 @@ def knock_out_curve(data: xr.Dataset, title: str = "Greedy knock-out") -> go.Fig
         data.step.values,
         {"greedy": data["mean"].values},
         title=title,
-        subtitle=data.attrs.get("metric", ""),
+        subtitle=label(str(data.attrs["metric"]), 60) if "metric" in data.attrs else "",
         source=data,
         x_title="components knocked out",
         y_title="mean metric",

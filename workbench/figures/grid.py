@@ -89,7 +89,7 @@ def tables(
     row_names, column_names = labels(rows, _LONGEST), labels(columns, _LONGEST)
     left = 40 + round(6.8 * max(columns_of(visible(str(name), _LONGEST)) for name in rows))
     below = 34 + min(round(6.4 * max(columns_of(visible(str(name), _LONGEST)) for name in columns)), 150)
-    wide = cell or float(np.clip((WIDTH - left - 60) / (across * (len(columns) + 1)), 3, _LARGEST_CELL))
+    wide = cell or float(np.clip((WIDTH - left - 60) / (across * (len(columns) + 1)), 0.4, _LARGEST_CELL))
     tall = float(np.clip(560 / (down * len(rows)), 3, _ROW))
     plot = max(wide * len(columns) * across + 24.0 * (across - 1), 430.0)
     height = round(_TOP + below + down * tall * len(rows) + (down - 1) * (_TITLE_ROOM + 8))
@@ -140,7 +140,7 @@ def _cells(panel: Panel, rows: list[str], columns: list[str], scale: Scale, wide
                       xgap=gap, ygap=gap, hoverongaps=False, name=label(panel.name, 40), **at, **look)  # fmt: skip
 
 
-def _number(value: float, form: str) -> str:
+def _number(value: float | np.floating, form: str) -> str:
     """Without a sign before a zero that is only rounded."""
     text = format(float(value), form)
     return text.removeprefix("-") if not float(text) else text
@@ -166,6 +166,7 @@ def curves(
     """
     made = figure(title, subtitle, source, width=700, height=400)
     at = as_lists(np.asarray(x))
+    places = labels(at if ticks is None else ticks)
     for i, (name, (low, high)) in enumerate((bands or {}).items()):
         edge = {"x": [*at, *at[::-1]], "y": [*as_lists(high), *as_lists(low)[::-1]], "hoverinfo": "skip"}
         fill = {
@@ -176,12 +177,14 @@ def curves(
         made.add_trace(go.Scatter(mode="lines", name=label(name, 50), opacity=0.6, **edge, **fill))
     for i, (name, y) in enumerate(lines.items()):
         look = {"color": EXPERTS[i % len(EXPERTS)], "width": 2}
-        hover = {"hovertemplate": f"{label(name, 50)}<br>%{{x}}: %{{y:.4g}}<extra></extra>"}
-        made.add_trace(go.Scatter(x=at, y=as_lists(y), mode="lines+markers", line=look, name=label(name, 50), **hover))
+        # Text, not a template: plotly would read %{…} in a name.
+        said = [f"{label(name, 50)}<br>{place}: {value:.4g}" for place, value in zip(places, y, strict=True)]
+        made.add_trace(go.Scatter(x=at, y=as_lists(y), mode="lines+markers", line=look, name=label(name, 50),
+                                  hovertext=said, hoverinfo="text"))  # fmt: skip
     whole = np.asarray(x).dtype.kind in "iu"
     if whole and ticks is None:
         made.update_xaxes(tickvals=[at[i] for i in thinned(len(at), 560 / max(len(at), 1), 24.0)])
     if ticks is not None:
-        made.update_xaxes(tickvals=at, ticktext=labels(ticks))
+        made.update_xaxes(tickvals=at, ticktext=places)
     made.update_xaxes(title=x_title, showgrid=True, gridcolor=LINE).update_yaxes(title=y_title, nticks=6)
     return made.update_layout(margin={"l": 70, "r": 30, "t": 116, "b": 56}, showlegend=True)

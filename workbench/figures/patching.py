@@ -10,6 +10,7 @@ import xarray as xr
 
 from workbench.figures.grid import Panel, Scale, tables
 from workbench.figures.style import need
+from workbench.figures.text import label
 
 KINDS = ("site", "head", "expert")
 
@@ -26,9 +27,8 @@ def patching_heatmap(data: xr.Dataset, title: str | None = None) -> go.Figure:
     kind = next(kind for kind in KINDS if kind in data.dims)
     word = {"recovered": "brings back", "lost": "takes away"}[share]
     title = title or f"Patching: what each {kind} {word}"
-    subtitle = (
-        f"{data.attrs.get('metric', 'metric')}; clean {float(data.clean):.2f}, corrupted {float(data.corrupted):.2f}"
-    )
+    said = label(str(data.attrs.get("metric", "metric")), 60)
+    subtitle = f"{said}; clean {float(data.clean):.2f}, corrupted {float(data.corrupted):.2f}"
     scale = Scale(f"share {share}", -1.0, 1.0)
     columns = [f"{token} {pos}" for token, pos in zip(data.token.values, data.pos.values, strict=True)]
     if kind == "site":

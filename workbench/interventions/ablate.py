@@ -59,7 +59,9 @@ class _Ablation(Intervention):
 
     def _values(self, context: Context, site: Site, x: Tensor) -> Tensor:
         if self.source is None:
-            return torch.zeros((), dtype=x.dtype, device=x.device)
+            zero = torch.zeros((), dtype=x.dtype, device=x.device)
+            # What a query cannot see stays unseen: a score of 0 would show it.
+            return torch.where(x.isneginf(), x, zero) if site.name.endswith("hook_attn_scores") else zero
         axis = axis_of_positions(site)
         # [token rest]: the real tokens of all rows.
         tokens = context.sources[self.source][site.name].movedim(axis, 1)[context.real(self.source)]

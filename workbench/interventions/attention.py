@@ -106,6 +106,12 @@ class KnockOut(_OfHead):
                     self.check_positions((position,), n_pos, what)
             if query is not None and key is not None and key > query:
                 raise InterventionError(f"{self}: query {query} never sees key {key}, which comes after it")
+            window = config.window(self.layer)
+            if query is not None and key is not None and window is not None and query - key >= window:
+                raise InterventionError(
+                    f"{self}: query {query} never sees key {key}, which is {query - key} before it: layer {self.layer} "
+                    f"has a window of {window}, itself included"
+                )
 
     def hooks(self, context: Context) -> list[Hook]:
         name, put = ("hook_attn_scores", float("-inf")) if self.freed == "redistribute" else ("hook_pattern", 0.0)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from difflib import get_close_matches
+from math import isfinite
 from typing import Any, ClassVar, get_type_hints
 
 from beartype.door import is_bearable
@@ -131,6 +132,11 @@ class Intervention:
         for position in positions or ():
             self.check_index(what, position, 2**31 if n_pos is None else n_pos)
 
+    def check_finite(self, what: str, value: float, instead: str = "") -> None:
+        """Refuse infinities and NaN, which would spread over every number of the run."""
+        if not isfinite(value):
+            raise InterventionError(f"{self}: {what} {value}: expected a number{instead}")
+
     def check_choice(self, what: str, value: Any, among: Iterable[Any]) -> None:
         """Refuse a word that is not among those that are known."""
         if value not in (known := tuple(among)):
@@ -187,7 +193,10 @@ def from_dict(entry: Any, where: str = "the intervention") -> Intervention:
     if kind is None:
         raise InterventionError(f"{where}: there is no intervention {entry['kind']!r}{_near(entry['kind'], KINDS)}")
     known = {part.name: part for part in fields(kind)}
-    given = {name: _tuples(value) for name, value in entry.items() if name != "kind"}
+    try:
+        given = {name: _tuples(value) for name, value in entry.items() if name != "kind"}
+    except RecursionError:
+        raise InterventionError(f"{where}: {kind.__name__} has lists within lists without end") from None
     for name in given:
         if name not in known:
             raise InterventionError(f"{where}: {kind.__name__} has no {name!r}{_near(str(name), known)}")
@@ -198,9 +207,15 @@ def from_dict(entry: Any, where: str = "the intervention") -> Intervention:
     for name, value in given.items():
         # JSON has 1 for 1.0, and Python's True is a 1.
         right = is_bearable(value, hints[name]) and (not isinstance(value, bool) or hints[name] is bool)
-        if not right and not (hints[name] is float and type(value) is int):
+        if not right and type(value) is int and is_bearable(0.0, hints[name]):
+            right, given[name] = True, _as_float(value)
+        if not right:
             raise InterventionError(f"{where}: {kind.__name__}.{name} is {value!r}: expected {_type_name(hints[name])}")
     return kind(**given)
+
+
+def _as_float(value: int) -> float:
+    return float(value) if abs(value) < 2**1000 else float("inf")  # which the spec's own check refuses
 
 
 def _tuples(value: Any) -> Any:

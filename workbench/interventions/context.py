@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -49,11 +49,20 @@ class Context:
         return torch.ones_like(run.tokens, dtype=torch.bool) if run.attention_mask is None else run.attention_mask
 
     def draw(self, n: int, shape: tuple[int, ...], seed: int) -> Int[Tensor, "*shape"]:
-        """Random whole numbers below n, the same for the same seed and column, on the CPU."""
-        # Not torch's generator: it looks at 32 bits of a seed, and two numbers must count here.
-        return torch.from_numpy(np.random.default_rng([seed, self.first_column]).integers(n, size=shape))
+        """Random whole numbers below n, [batch pos …], the same for the same seed, row and column, on the CPU."""
+        # Not torch's generator: it looks at 32 bits of a seed, and two numbers must count here. A generator a column:
+        # its draw is then the same in a longer text, after a KV cache and in resume.
+        batch, length, *rest = shape
+        columns = range(self.first_column, self.first_column + length)
+        drawn = [np.random.default_rng([seed, column]).integers(n, size=(batch, *rest)) for column in columns]
+        return torch.from_numpy(np.stack(drawn, axis=1))
 
 
 def of_rows(values: Shaped[Tensor, "rows ..."], n: int) -> Shaped[Tensor, "n ..."]:
     """A source of one row serves any number of rows."""
     return values.expand(n, *values.shape[1:]) if len(values) == 1 else values
+
+
+def overlap(some: Sequence[int] | None, others: Sequence[int] | None) -> bool:
+    """Whether two specs' positions have one in common; None is all."""
+    return bool(set(some) & set(others)) if some is not None and others is not None else some != () and others != ()

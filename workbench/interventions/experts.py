@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workbench.interventions.base import Hook, Intervention, InterventionError, Positions
-from workbench.interventions.context import Context
+from workbench.interventions.context import Context, overlap
 from workbench.model import Config
 
 ExpertPolicy = Literal["reroute", "zero", "renormalise", "mean", "resample"]
@@ -90,6 +90,19 @@ class AblateExpert(_OfExpert):
             return []
         return [(self.source, f"{self.site}.{name}") for name in ("hook_expert_indices", "hook_expert_out")]
 
+    def check_sources(self, config: Config, sources: Mapping[str, Any], n_rows: int | None) -> None:
+        super().check_sources(config, sources, n_rows)
+        if self.source is not None and not bool(self._routed(Context(sources=sources)).any()):
+            raise InterventionError(
+                f"{self}: no token of source {self.source!r} was routed to this expert, so there is nothing to take"
+            )
+
+    def _routed(self, context: Context) -> Bool[Tensor, "batch pos slot"]:
+        """Where the source went to this expert, at real tokens."""
+        assert self.source is not None
+        indices = context.sources[self.source][f"{self.site}.hook_expert_indices"]
+        return (indices == self.expert) & context.real(self.source).to(indices.device)[..., None]
+
     def hooks(self, context: Context) -> list[Hook]:
         if self.policy == "reroute":
             return [(f"{self.site}.hook_router_logits", lambda x, hook: self._masked(context, x))]
@@ -114,19 +127,16 @@ class AblateExpert(_OfExpert):
         if self.policy == "zero":
             return kept
         total = kept.sum(-1, keepdim=True)
-        return torch.where(gone.any(-1, keepdim=True) & (total > 0), kept / total, kept)
+        # Not x / 0, even where it is not taken: its gradient is no number.
+        left = total > 0
+        return torch.where(gone.any(-1, keepdim=True) & left, kept / total.masked_fill(~left, 1), kept)
 
     def _replaced(
         self, context: Context, out: Float[Tensor, "batch pos slot d_model"], gone: Bool[Tensor, "batch pos slot"]
     ) -> Tensor:
         assert self.source is not None
-        routed = context.sources[self.source][f"{self.site}.hook_expert_indices"] == self.expert
         there = context.sources[self.source][f"{self.site}.hook_expert_out"]
-        wrote = there[routed & context.real(self.source).to(routed.device)[..., None]]
-        if not len(wrote):
-            raise InterventionError(
-                f"{self}: no token of source {self.source!r} was routed to this expert, so there is nothing to take"
-            )
+        wrote = there[self._routed(context).to(there.device)]
         if self.policy == "mean":
             wide = wrote.to(torch.promote_types(wrote.dtype, torch.float32))
             return torch.where(gone[..., None], wide.mean(0).to(out), out)
@@ -142,6 +152,15 @@ class ForceExpert(_OfExpert):
     layer: int
     expert: int
     positions: Positions = None
+
+    def check_among(self, specs: Sequence[Any], config: Config, n_pos: int | None) -> None:
+        for other in specs:
+            same = isinstance(other, ForceExpert) and other.layer == self.layer and other.expert != self.expert
+            if same and overlap(self.positions, other.positions):
+                raise InterventionError(
+                    f"{self} and {other} both take the weakest slot of layer {self.layer}, so the second would "
+                    "displace the first; force one at a position, or raise both with BiasExpert"
+                )
 
     def hooks(self, context: Context) -> list[Hook]:
         return _rewired(context, self.site, self._indices, "recompute")
@@ -170,6 +189,8 @@ class SwapExperts(_OfExpert):
         super().check(config, n_pos)
         self.check_index("expert", self.other, config.n_experts)
         self.check_choice("weights", self.weights, get_args(Weights))
+        if self.other == self.expert:
+            raise InterventionError(f"{self}: an expert swapped with itself changes nothing; name two")
 
     def hooks(self, context: Context) -> list[Hook]:
         return _rewired(context, self.site, self._indices, self.weights)
@@ -193,8 +214,7 @@ class BiasExpert(_OfExpert):
 
     def check(self, config: Config, n_pos: int | None) -> None:
         super().check(config, n_pos)
-        if self.amount != self.amount or abs(self.amount) == float("inf"):
-            raise InterventionError(f"{self}: amount {self.amount}: expected a number; to take it out, AblateExpert")
+        self.check_finite("amount", self.amount, "; to take it out, AblateExpert")
 
     def hooks(self, context: Context) -> list[Hook]:
         def biased(logits: Float[Tensor, "batch pos expert"], hook: object) -> Tensor:
@@ -215,6 +235,12 @@ class ReweightExpert(_OfExpert):
     renormalise: bool = False
     positions: Positions = None
 
+    def check(self, config: Config, n_pos: int | None) -> None:
+        super().check(config, n_pos)
+        self.check_finite("factor", self.factor)
+        if self.renormalise and self.factor < 0:
+            raise InterventionError(f"{self}: weights below 0 cannot be scaled to sum to 1; leave renormalise out")
+
     def hooks(self, context: Context) -> list[Hook]:
         routes: dict[str, Tensor] = {}
 
@@ -227,7 +253,8 @@ class ReweightExpert(_OfExpert):
             if not self.renormalise:
                 return made
             total = made.sum(-1, keepdim=True)
-            return torch.where(routes["its"].any(-1, keepdim=True) & (total > 0), made / total, made)
+            left = total > 0
+            return torch.where(routes["its"].any(-1, keepdim=True) & left, made / total.masked_fill(~left, 1), made)
 
         return [(f"{self.site}.hook_expert_indices", remember), (f"{self.site}.hook_expert_weights", weighed)]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
@@ -12,7 +12,8 @@ from torch import Tensor
 
 from workbench.interventions.ablate import check_component
 from workbench.interventions.base import Hook, Intervention, InterventionError, Positions
-from workbench.interventions.context import Context, of_rows
+from workbench.interventions.context import Context, of_rows, overlap
+from workbench.interventions.order import ROUTES, edits_slots, places
 from workbench.interventions.writing import axis_of_positions, site_of, writer, written
 from workbench.model import Config
 from workbench.model.sites import Site, Sites
@@ -39,12 +40,20 @@ class Patch(Intervention):
     def check(self, config: Config, n_pos: int | None) -> None:
         site = Sites(config.n_layers)[self.site]
         self.check_positions(self.positions, n_pos)
+        self.check_positions(self.source_positions, None, "source position")
         check_component(self, site, self.component, config)
+        if self.positions is not None and len(set(self.positions)) < len(self.positions):
+            raise InterventionError(f"{self}: positions={self.positions} names a position twice; each can hold one")
         if self.source_positions is not None and len(self.source_positions) != len(self.positions or ()):
             raise InterventionError(
                 f"{self}: source_positions and positions belong together, one for one; "
                 f"got {len(self.source_positions)} and {len(self.positions or ())}"
             )
+
+    def check_sources(self, config: Config, sources: Mapping[str, Any], n_rows: int | None) -> None:
+        super().check_sources(config, sources, n_rows)
+        taken = self.positions if self.source_positions is None else self.source_positions
+        _check_within(self, taken, self.source, sources[self.source])
 
     def reads(self, config: Config) -> list[tuple[str, str | None]]:
         return [(self.source, self.site)]
@@ -61,10 +70,6 @@ class Patch(Intervention):
         pairs = [(to - first, origin) for to, origin in zip(targets, origins, strict=True) if first <= to < first + n]
         if not pairs:
             return None
-        if max(origin for _, origin in pairs) >= there.shape[axis]:
-            raise InterventionError(
-                f"{self}: source {self.source!r} has positions 0 to {there.shape[axis] - 1}; name others"
-            )
         at, taken = (torch.tensor(list(each), device=x.device) for each in zip(*pairs, strict=True))
         values = of_rows(there, len(x)).index_select(axis, taken)
         if values.shape[:axis] + values.shape[axis + 1 :] != x.shape[:axis] + x.shape[axis + 1 :]:
@@ -90,6 +95,21 @@ class PatchExpert(Intervention):
         self.check_index("layer", self.layer, config.n_layers)
         self.check_index("expert", self.expert, config.n_experts)
         self.check_positions(self.positions, n_pos)
+
+    def check_among(self, specs: Sequence[Any], config: Config, n_pos: int | None) -> None:
+        _, after = places(self, specs)
+        for other in after:
+            same = isinstance(other, PatchExpert) and (other.layer, other.expert) == (self.layer, self.expert)
+            if same and overlap(self.positions, other.positions):
+                raise InterventionError(f"{other} patches the same expert at the same positions as {self}; keep one")
+            if edits_slots(other, self.layer, config, (*ROUTES, "hook_expert_out")):
+                raise InterventionError(
+                    f"{self} changes what an expert has written, and {other} what it writes: put {self} after it"
+                )
+
+    def check_sources(self, config: Config, sources: Mapping[str, Any], n_rows: int | None) -> None:
+        super().check_sources(config, sources, n_rows)
+        _check_within(self, self.positions, self.source, sources[self.source])
 
     def reads(self, config: Config) -> list[tuple[str, str | None]]:
         parts = ("hook_expert_indices", "hook_expert_weights", "hook_expert_out")
@@ -141,8 +161,19 @@ class Steer(Intervention):
         site = Sites(config.n_layers)[self.site]
         self.check_positions(self.positions, n_pos)
         check_component(self, site, self.component, config)
+        self.check_finite("scale", self.scale)
         if site.is_integer or "key_pos" in site.dims:
             raise InterventionError(f"{self}: {self.site} holds {' '.join(site.dims)}, to which no vector can be added")
+
+    def check_sources(self, config: Config, sources: Mapping[str, Any], n_rows: int | None) -> None:
+        super().check_sources(config, sources, n_rows)
+        last, shape = Sites(config.n_layers)[self.site].dims[-1], tuple(sources[self.vector].shape)
+        size = {"head": config.n_heads, "kv_head": config.n_key_value_heads, "expert": config.n_experts,
+                "slot": config.experts_per_token}.get(last, getattr(config, last, None))  # fmt: skip
+        if size is not None and shape != (size,):
+            raise InterventionError(
+                f"{self}: vector {self.vector!r} is {shape}: expected ({size},), the {last} axis of {self.site}"
+            )
 
     def reads(self, config: Config) -> list[tuple[str, str | None]]:
         return [(self.vector, None)]
@@ -151,13 +182,7 @@ class Steer(Intervention):
         site = site_of(self.site)
 
         def steered(x: Tensor) -> Tensor:
-            vector = context.sources[self.vector].to(x)
-            if vector.shape != x.shape[-1:]:
-                raise InterventionError(
-                    f"{self}: vector {self.vector!r} is {tuple(vector.shape)}: expected ({x.shape[-1]},), the last "
-                    f"axis of {self.site}"
-                )
-            return x + self.scale * vector
+            return x + self.scale * context.sources[self.vector].to(x)
 
         return [(self.site, writer(context, site, self.component, self.positions, steered))]
 
@@ -184,6 +209,12 @@ class FreezeRouting(Intervention):
 
     def check_among(self, specs: Sequence[Any], config: Config, n_pos: int | None) -> None:
         refuse_rerouting(specs, self.of(config), str(self))
+        before, _ = places(self, specs)
+        for other in before:
+            if any(edits_slots(other, layer, config) for layer in self.of(config)):
+                raise InterventionError(
+                    f"{self} would undo {other}, which edits routes at a layer that it governs: put {self} before it"
+                )
 
     def of(self, config: Config) -> tuple[int, ...]:
         """The layers that it governs."""
@@ -218,6 +249,13 @@ class FreezeRouting(Intervention):
         there, first = of_rows(context.values(self.source, site, x), len(x)), context.first_column
         taken = there[:, first : first + x.shape[1]]
         return torch.cat((taken, x[:, taken.shape[1] :]), 1)
+
+
+def _check_within(spec: Intervention, positions: Positions, name: str, source: Any) -> None:
+    """Refuse positions that a source does not have: nothing would be put there."""
+    n = source.tokens.shape[1]
+    if positions and max(positions) >= n:
+        raise InterventionError(f"{spec}: source {name!r} has positions 0 to {n - 1}; name others")
 
 
 def refuse_rerouting(specs: Iterable[Any], frozen: Iterable[int], by: str) -> None:

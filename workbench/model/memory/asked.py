@@ -79,9 +79,7 @@ class Asked:
     def walk(self) -> Walk:
         """The walk through this run."""
         kind = self.places[-1].partition(":")[0]
-        sizes = Sizes(
-            self.config, self.batch, self.length, self.past, self.dtype, self.packed, kind, self.last_logits
-        )
+        sizes = Sizes(self.config, self.batch, self.length, self.past, self.dtype, self.packed, kind, self.last_logits)
         walk = Walk(sizes, self._heard(), self.graph, self.trains, self.returns, self.places, self.visitors)
         if self.backward:
             walk.backward(Backward(self.trains, dict.fromkeys(self.gradients, 0) if self.keep_on else self.gradients))
