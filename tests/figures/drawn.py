@@ -35,6 +35,7 @@ DRAWN: dict[str, Callable[[Sequence[str]], go.Figure]] = {
     "patching_heatmap, heads": lambda tokens: figures.patching_heatmap(studies.patched(tokens, "head", "lost")),
     "patching_heatmap, experts": lambda tokens: figures.patching_heatmap(studies.patched(tokens, "expert")),
     "direct_logit_attribution": lambda tokens: figures.direct_logit_attribution(studies.direct(tokens)),
+    "attribution_graph": lambda tokens: figures.attribution_graph(studies.graph(tokens)),
     "attribution_grid": lambda tokens: figures.attribution_grid(studies.attribution(tokens), near=0.1),
     "attribution_grid, heads": lambda tokens: figures.attribution_grid(studies.attribution(tokens), "head", "effect"),
     "top_edges": lambda tokens: figures.top_edges(studies.edges(tokens)),

@@ -10,6 +10,7 @@ import xarray as xr
 from tests.figures.data import coords, lens, values
 
 LAYERS, HEADS, EXPERTS = 4, 4, 8
+FIRST = 7  # the column of the first token, as `coords` has it
 
 
 def axes(**more: Sequence[object]) -> dict:
@@ -216,3 +217,25 @@ def matched() -> xr.Dataset:
     share[1, 0] = np.nan
     made = dict.fromkeys(("share", "mean", "mean_without_sink"), (dims, share))
     return xr.Dataset(made | {"sink": (dims[1:], values(LAYERS, HEADS))}, axes(kind=kinds))
+
+
+def graph(tokens: Sequence[str], n_layers: int = 3) -> xr.Dataset:
+    """A node of each kind at every position and layer; edges from each embedding, and from all to the logits."""
+    n, last = len(tokens), FIRST + len(tokens) - 1
+    nodes = [(f"embed@{pos}", "embed", -1, -1, pos) for pos in range(FIRST, FIRST + n)]
+    for layer in range(n_layers):
+        nodes += [(f"L{layer}H1@{pos}", "head", layer, 1, pos) for pos in range(FIRST, FIRST + n)]
+        nodes += [(f"L{layer}E{e}@{last}", "expert", layer, e, last) for e in (0, 5)]
+    targets = [*(node for node in nodes if node[1] != "embed"), ("logits", "logits", n_layers, -1, last)]
+    flow = values(len(targets), len(nodes)) ** 3
+    data = {"adjacency": (("target", "source"), values(len(targets), len(nodes), seed=1) - 0.5)}
+    data |= {"edge_influence": (("target", "source"), flow / flow.sum()), "value": ((), 2.5)}
+    data |= {
+        name: ("source", values(len(nodes), seed=i) - 0.3 * i) for i, name in enumerate(("influence", "activation"))
+    }
+    data |= {f"{name}_share": ((), share) for name, share in (("embed", 0.5), ("bias", 0.1), ("error", 0.4))}
+    at = coords(tokens)
+    for dim, rows in (("source", nodes), ("target", targets)):
+        names = zip(("", "_kind", "_layer", "_index", "_pos"), zip(*rows, strict=True), strict=True)
+        at |= {f"{dim}{name}": (dim, np.array(column)) for name, column in names}
+    return xr.Dataset(data, at, {"experiment": "attribution_graph", "target": f"logit of {tokens[0]!r}"})

@@ -1,51 +1,13 @@
 """The drawing of an attribution graph: where nodes and edges stand, what is said, and sizes."""
 
-import json
-
 import numpy as np
 import pytest
 import xarray as xr
 
-from tests.figures.data import OURS, TAG, coords, strings, values, words
+from tests.figures.data import words
+from tests.figures.studies import FIRST, graph
 from workbench.figures.graph import attribution_graph
 from workbench.figures.style import BLUE, ORANGE
-
-FIRST = 7  # the column of the first token, as `coords` has it
-
-
-def graph(tokens, n_layers: int = 3) -> xr.Dataset:
-    """A node of each kind at every position and layer; edges from each embedding, and from all to the logits."""
-    n, last = len(tokens), FIRST + len(tokens) - 1
-    nodes = [(f"embed@{pos}", "embed", -1, -1, pos) for pos in range(FIRST, FIRST + n)]
-    for layer in range(n_layers):
-        nodes += [(f"L{layer}H1@{pos}", "head", layer, 1, pos) for pos in range(FIRST, FIRST + n)]
-        nodes += [(f"L{layer}E{e}@{last}", "expert", layer, e, last) for e in (0, 5)]
-    targets = [*(node for node in nodes if node[1] != "embed"), ("logits", "logits", n_layers, -1, last)]
-    flow = values(len(targets), len(nodes)) ** 3
-    data = {"adjacency": (("target", "source"), values(len(targets), len(nodes), seed=1) - 0.5)}
-    data |= {"edge_influence": (("target", "source"), flow / flow.sum()), "value": ((), 2.5)}
-    data |= {
-        name: ("source", values(len(nodes), seed=i) - 0.3 * i) for i, name in enumerate(("influence", "activation"))
-    }
-    data |= {f"{name}_share": ((), share) for name, share in (("embed", 0.5), ("bias", 0.1), ("error", 0.4))}
-    axes = coords(tokens)
-    for dim, rows in (("source", nodes), ("target", targets)):
-        names = zip(("", "_kind", "_layer", "_index", "_pos"), zip(*rows, strict=True), strict=True)
-        axes |= {f"{dim}{name}": (dim, np.array(column)) for name, column in names}
-    return xr.Dataset(data, axes, {"experiment": "attribution_graph", "target": f"logit of {tokens[0]!r}"})
-
-
-@pytest.mark.parametrize("n", [1, 20, 300])
-def test_hostile_tokens_are_only_text_and_sizes_are_sensible(n: int):
-    figure = attribution_graph(graph(words(n)))
-    for string in strings(figure.to_plotly_json()):
-        for closing, tag, rest in TAG.findall(string):
-            assert (tag, "") in OURS, string
-            assert not rest.strip() or (tag == "span" and rest.startswith(' style="color:#') and not closing), string
-        assert "$" not in string and "\n" not in string
-    assert 400 <= figure.layout.width <= 900 and 100 <= figure.layout.height <= 1_000
-    json.loads(figure.to_json(), parse_constant=lambda constant: pytest.fail(f"{constant} is no JSON"))
-    assert "bdata" not in figure.to_json()
 
 
 def test_nodes_stand_at_their_token_and_above_what_they_read():

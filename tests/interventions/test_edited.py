@@ -87,3 +87,21 @@ def test_what_cannot_be_is_refused_before_a_hook_is_on(model: HookedGptOss):
     with pytest.raises(ValueError, match="leaves 2 at position 0"), model.edited(three):
         pass
     assert not model.list_hooks()
+
+
+@pytest.mark.parametrize("position", [0, 8])
+def test_an_edit_of_the_final_norm_finds_its_column_where_only_the_last_is_unembedded(
+    model: HookedGptOss, tokens: Tensor, sources: dict, position: int
+):
+    for spec in (
+        Steer("ln_final.hook_normalized", "v", positions=(position,)),
+        Patch("ln_final.hook_normalized", "clean", positions=(position,)),
+    ):
+        recording = model.record(tokens)
+        with model.edited([spec], sources):
+            whole = model(tokens)
+            for layer in (0, model.config.n_layers):
+                last = model.resume(recording, layer, logits_at="last")
+                two = model.resume(recording, layer, from_position=3, logits_at=[7, 8])
+                torch.testing.assert_close(last, whole[:, -1:], rtol=0, atol=1e-5)
+                torch.testing.assert_close(two, whole[:, 7:], rtol=0, atol=1e-5)

@@ -1,8 +1,25 @@
-"""What can be measured: each experiment takes a run or a model and returns a labelled dataset. None shows anything."""
+"""What can be measured: each experiment takes a run or a model and returns a labelled dataset. None shows anything.
+
+| what one asks | file (and what it stands on) |
+|---|---|
+| what is there: tokens, patterns, routes | tokens.py, attention.py, routing.py, heads.py |
+| what a layer would say | logit_lens.py, tuned_lens.py, direct.py, expert_lens.py, neurons.py |
+| what an edit does | effect.py, compare.py, ablation.py (prompts.py) |
+| where the answer travels | patching.py (patch_setting.py, cells.py), paths.py |
+| the same, guessed from gradients | gradients.py, edges.py (contrast.py, readers.py, nodes.py) |
+| which parts told which | graph.py (frozen.py, edge_checks.py) |
+| through routing or through content | mediation.py |
+| parts that do it alone | circuits.py, circuit_runs.py, faithfulness.py |
+| what experts specialise in | routing_statistics.py, routing_changes.py (routes.py) |
+| what the weights say | weights.py, expert_weights.py |
+| directions | steering.py, probes.py, features.py |
+| how sure it is | inference.py (resampling.py) |
+| shared | metrics.py, rows.py, texts.py, watch.py |
+"""
 
 from workbench.experiments.ablation import ablation_sweep, greedy_knock_out
 from workbench.experiments.attention import attention
-from workbench.experiments.circuit_runs import run_circuit
+from workbench.experiments.circuit_runs import all_edges, run_circuit
 from workbench.experiments.circuits import Circuit, auroc, compare_circuits
 from workbench.experiments.compare import compare
 from workbench.experiments.direct import direct_logit_attribution
@@ -40,6 +57,7 @@ __all__ = [
     "TunedLens",
     "ablation_sweep",
     "adjusted",
+    "all_edges",
     "all_nodes",
     "all_receivers",
     "attention",

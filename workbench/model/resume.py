@@ -40,6 +40,7 @@ class ResumeMethods:
     as_batch: Callable[..., tuple[Tensor, Tensor | None]]
     _under_way: Callable[[Pass], AbstractContextManager[None]]
     _lock: threading.RLock
+    first_column: int | None
 
     @torch.no_grad()
     def record(
@@ -146,11 +147,14 @@ class ResumeMethods:
         with self.hooks(fwd_hooks=list(fwd_hooks)):
             this = at.begin(layers.stop, index_weights)
             with self._under_way(this):
-                now = at.stream if stream is None else stream
+                now, skipped = at.stream if stream is None else stream, 0
                 for layer in layers:
                     start = _unread(columns, self.blocks[layer]) if unembeds and layer == layers[-1] else 0
                     now = self.blocks[layer](now, this, start)
-                    columns = None if columns is None else columns - start
+                    columns, skipped = None if columns is None else columns - start, skipped + start
+                if columns is not None and _one_stretch(columns):
+                    # Where the first of them stands: hooks on the final norm see these columns alone.
+                    self.first_column = at.column + skipped + int(columns[0, 0])
                 logits = self.unembed(self.ln_final(_picked(now, columns))) if unembeds else None
         if logits is None:
             return now
@@ -234,6 +238,11 @@ def _unread(columns: Int[Tensor, "#batch picked"] | None, block: nn.Module) -> i
     """How many of the first queries of the last layer nobody reads, neither a hook nor the unembedding."""
     points = [module for module in block.modules() if isinstance(module, HookPoint)]
     return 0 if columns is None or listening(*points) else int(columns.min())
+
+
+def _one_stretch(columns: Int[Tensor, "#batch picked"]) -> bool:
+    """Whether every row has the same columns, one after the other."""
+    return bool((columns == columns[:1, :1] + torch.arange(columns.shape[1], device=columns.device)).all())
 
 
 def _picked(

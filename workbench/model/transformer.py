@@ -308,8 +308,9 @@ class HookedGptOss(LensMethods, TextMethods, ResumeMethods, HookedRootModule):
     def edited(self, interventions: Sequence[Edit], sources: Mapping[str, Any] | None = None) -> Iterator[HookedGptOss]:
         """Carry interventions out in everything that runs in the block: forward passes, generation, experiments.
 
-        ``with model.edited([wb.AblateHead(1, 7)]): model.generate("Once upon", 20)``. Positions are columns of the
-        batch, so they hold for the steps of a generation too.
+        ``with model.edited([wb.AblateHead(1, 7)]): model.generate("Once upon", 20).finish()``. Positions are columns
+        of the batch, so they hold for the steps of a generation too. A generation runs as it is iterated: its steps
+        are edited in the block, and no longer after it.
 
         Args:
             interventions: carried out in order.
