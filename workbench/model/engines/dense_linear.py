@@ -18,15 +18,16 @@ from workbench.model.engines.packed_linear import one_by_one
 # What torch's own autograd functions ask before they are called; neither is seen in requires_grad.
 _TRANSFORMED = torch._C._are_functorch_transforms_active
 
-# Up to so many rows for each matrix the native product is no slower than torch's with the same instructions. How many
-# times as fast it was (dense_linear, F.linear; 2 cores of AMD Zen 4; d_in 512 to 4096; matrices read from memory):
+# Up to so many rows for each matrix the native product is no slower than torch's. How many times as fast it was
+# (dense_linear, F.linear; 2 cores of AMD Zen 4; d_in 512 to 4096; matrices from memory). In bfloat16 oneDNN was held
+# to the same instructions; in float32 torch, which multiplies by MKL, ran as it does on this machine.
 #   rows                       1        16       32       64       128      192
 #   avx512_bf16, bfloat16      1.4-1.6  1.3-1.7  1.1-1.3  1.0-1.2  0.8-1.1  0.8-1.0
 #   avx512, bfloat16           1.1-1.7  2.5-3.2  2.3-2.8  2.2-2.7
 #   avx512, float32            1.8-2.0  1.9-2.4  1.5-2.1  1.2-1.7  1.1-1.4  1.1-1.4
 #   avx2, bfloat16             0.9-1.1  2.9-3.1  3.1-3.3  3.1-3.4
 #   avx2, float32              1.9-2.8  1.2      0.9-1.0  0.7-0.8
-# Plain C (beside torch's avx2) was ahead in float32 up to 4 rows, and in bfloat16 never.
+# Plain C (oneDNN held to avx2) was ahead in float32 up to 4 rows, and in bfloat16 never.
 FEW_ROWS = {
     "avx512_bf16": {torch.float32: 192, torch.bfloat16: 64},
     "avx512": {torch.float32: 192, torch.bfloat16: 64},
