@@ -18,8 +18,8 @@ PROJECT = PYPROJECT["project"]
 RUNTIME = [Requirement(line) for line in PROJECT["dependencies"]]
 EXTRAS = [Requirement(line) for lines in PROJECT["optional-dependencies"].values() for line in lines]
 BUILD = [Requirement(line) for line in PYPROJECT["build-system"]["requires"]]
-# Needed at run time though no module of ours imports them: Jupyter and plotly load them.
-LOADED_BY_OTHERS = {"anywidget", "ipykernel", "ipywidgets", "jupyterlab", "nbformat"}
+# Needed at run time though no module of ours imports them: Jupyter and plotly load them, xarray and pandas the last.
+LOADED_BY_OTHERS = {"anywidget", "ipykernel", "ipywidgets", "jupyterlab", "nbformat", "netcdf4", "pandas", "pyarrow"}
 # OpenAI's own package wants Python 3.12 and much besides: the tests fetch it by themselves and use one folder of it.
 # llama.cpp and its file format have an environment of their own, which the measured comparisons build.
 FETCHED_BY_TESTS = {"gpt-oss", "gguf", "llama-cpp"}

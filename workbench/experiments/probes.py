@@ -66,7 +66,6 @@ def probe(
         where there are two classes or a number); label, count (class).
 
     Raises:
-        ImportError: without scikit-learn.
         ValueError: for labels, groups, folds, layers or a site that do not fit.
     """
     chosen, names = _sites(model, site, layers)
@@ -150,7 +149,8 @@ def _asked(i: int, length: int, labels: Any, per_token: bool) -> dict[int, Any]:
 
 
 def _splits(examples: _Examples, kind: Kind, folds: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    selection = _sklearn("model_selection")
+    from sklearn import model_selection as selection  # half a second that nothing else here needs
+
     n_groups = len(np.unique(examples.group))
     if n_groups < folds:
         raise ValueError(f"folds={folds} of {n_groups} groups of texts: give more texts, or fewer folds")
@@ -174,12 +174,15 @@ def _shuffled(examples: _Examples, generator: np.random.Generator) -> np.ndarray
 
 
 def _probe(kind: Kind, strength: float) -> Any:
-    linear, scaler = _sklearn("linear_model"), _sklearn("preprocessing").StandardScaler()
+    from sklearn.linear_model import LogisticRegression, Ridge
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     if kind == "ridge":
-        head = linear.Ridge(alpha=strength)
+        head = Ridge(alpha=strength)
     else:
-        head = linear.LogisticRegression(C=1 / strength, class_weight="balanced", max_iter=2000)
-    return _sklearn("pipeline").make_pipeline(scaler, head)
+        head = LogisticRegression(C=1 / strength, class_weight="balanced", max_iter=2000)
+    return make_pipeline(StandardScaler(), head)
 
 
 def _scored(
@@ -206,10 +209,3 @@ def _direction(
 ) -> Float[np.ndarray, "output d_model"]:
     scaler, head = (part for _, part in _probe(kind, strength).fit(values, labels).steps)
     return np.atleast_2d(head.coef_) / scaler.scale_
-
-
-def _sklearn(module: str) -> Any:
-    try:
-        return __import__(f"sklearn.{module}", fromlist=["_"])
-    except ImportError as error:
-        raise ImportError("probes are scikit-learn's: pip install scikit-learn") from error

@@ -373,7 +373,7 @@ def _last_of(
     """Each row at its last real token; a row of padding alone at its last column."""
     if mask is None:
         return stream[:, -1:]
-    columns = (last_real(mask) % mask.shape[1]).to(stream.device)
+    columns = last_real(mask).to(stream.device)  # −1, of a row of padding alone, is the last column
     return stream[torch.arange(len(mask), device=stream.device), columns][:, None]
 
 
