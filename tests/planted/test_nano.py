@@ -1,4 +1,4 @@
-"""What nano uses for each of its tasks, kept as measured: a change of the model, the metric or the ablation shows here."""
+"""What nano uses for each of its tasks, kept as measured: a change of model, metric or ablation shows here."""
 
 import pytest
 
