@@ -1,4 +1,4 @@
-"""Which head and which expert of nano a task cannot do without: `python -m tests.planted.carriers` prints it for each."""
+"""Which head and expert of nano a task cannot do without: `python -m tests.planted.carriers` prints it for each."""
 
 from __future__ import annotations
 
