@@ -67,5 +67,8 @@ DRAWN: dict[str, Callable[[Sequence[str]], go.Figure]] = {
     "routing_contrast": lambda tokens: figures.routing_contrast(studies.contrasted()),
     "expert_transitions": lambda tokens: figures.expert_transitions(studies.paths()),
     "expert_paths": lambda tokens: figures.expert_paths(studies.paths()),
+    "mediation_table": lambda tokens: figures.mediation_table(studies.mediated(tokens)),
+    "faithfulness_curve": lambda tokens: figures.faithfulness_curve(studies.faithful()),
+    "feature_heatmap": lambda tokens: figures.feature_heatmap(studies.featured(tokens)),
     "head_matches": lambda tokens: figures.head_matches(studies.matched()),
 }

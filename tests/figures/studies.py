@@ -239,3 +239,25 @@ def graph(tokens: Sequence[str], n_layers: int = 3) -> xr.Dataset:
         names = zip(("", "_kind", "_layer", "_index", "_pos"), zip(*rows, strict=True), strict=True)
         at |= {f"{dim}{name}": (dim, np.array(column)) for name, column in names}
     return xr.Dataset(data, at, {"experiment": "attribution_graph", "target": f"logit of {tokens[0]!r}"})
+
+
+def mediated(tokens: Sequence[str]) -> xr.Dataset:
+    """An edit of two rows, three layers."""
+    parts = {
+        name: ("batch", values(2, seed=i)) for i, name in enumerate(("total", "routing", "content", "interaction"))
+    }
+    layers = {name: (("batch", "layer"), values(2, 3)) for name in ("layer_routing", "layer_interaction")}
+    return xr.Dataset(parts | layers, {"batch": [0, 1], "layer": [0, 1, 2]}, {"metric": str(tokens[0])})
+
+
+def faithful() -> xr.Dataset:
+    """A curve over sizes."""
+    size = np.array([0.0, 0.01, 0.1, 1.0])
+    return xr.Dataset({"faithfulness": ("size", [0.0, 0.4, 0.9, 1.0]), "cpr": 0.9, "cmd": 0.1}, {"size": size})
+
+
+def featured(tokens: Sequence[str]) -> xr.Dataset:
+    """Thirty features, of which the figure shows the strongest."""
+    return xr.Dataset(
+        {"activation": (("pos", "feature"), values(len(tokens), 30))}, coords(tokens) | {"feature": np.arange(30)}
+    )

@@ -2,15 +2,18 @@
 
 from workbench.figures.ablation import ablation_bars, ablation_heatmap, knock_out_curve
 from workbench.figures.attention import attention_pattern, head_scores
+from workbench.figures.circuits import faithfulness_curve
 from workbench.figures.compare import next_token_bars
 from workbench.figures.direct import direct_logit_attribution
 from workbench.figures.edges import top_edges
 from workbench.figures.expert_lens import expert_lens_heatmap
+from workbench.figures.features import feature_heatmap
 from workbench.figures.gradients import attribution_grid
 from workbench.figures.graph import attribution_graph
 from workbench.figures.head_matches import head_matches
 from workbench.figures.load_table import load_table
 from workbench.figures.logit_lens import logit_lens_heatmap
+from workbench.figures.mediation import mediation_table
 from workbench.figures.neurons import neuron_table
 from workbench.figures.patching import patching_heatmap
 from workbench.figures.probes import probe_scores
@@ -53,6 +56,8 @@ __all__ = [
     "expert_similarity",
     "expert_specialisation",
     "expert_transitions",
+    "faithfulness_curve",
+    "feature_heatmap",
     "head_circuits",
     "head_matches",
     "head_scores",
@@ -60,6 +65,7 @@ __all__ = [
     "lens_kl",
     "load_table",
     "logit_lens_heatmap",
+    "mediation_table",
     "neuron_table",
     "next_token_bars",
     "patching_heatmap",
