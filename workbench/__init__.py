@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from workbench.activations import Run, run
+    from workbench.activations import Run, affordable_sites, rerun, run
     from workbench.checkpoints import Certificate, CheckpointError, certificate, estimate, load, save_pretrained, verify
     from workbench.interventions import (
         AblateAttention,
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from workbench.model import GPT_OSS_20B, GPT_OSS_120B, NANO, Config, HookedGptOss, UnknownSite, preset
     from workbench.model.memory import NotEnoughMemory
     from workbench.text import Chat, Tokenizer, Tool
+    from workbench.widgets import Bench, Selection, view
 
 __version__ = "0.1.0"
 
@@ -61,6 +62,7 @@ __all__ = [
     "ReweightExpert",
     "Steer",
     "SwapExperts",
+    "Bench",
     "Certificate",
     "Chat",
     "CheckpointError",
@@ -68,22 +70,26 @@ __all__ = [
     "HookedGptOss",
     "NotEnoughMemory",
     "Run",
+    "Selection",
     "Tokenizer",
     "Tool",
     "UnknownSite",
+    "affordable_sites",
     "certificate",
     "estimate",
     "load",
     "preset",
+    "rerun",
     "run",
     "save_pretrained",
     "verify",
+    "view",
 ]
 
 # Each name's folder, imported when the name is first used: `workbench --help`, or a figure of stored results,
 # needs no torch.
 _FOLDERS = {
-    "activations": ("Run", "run"),
+    "activations": ("Run", "affordable_sites", "rerun", "run"),
     "checkpoints": ("Certificate", "CheckpointError", "certificate", "estimate", "load", "save_pretrained", "verify"),
     "interventions": (
         "AblateAttention",
@@ -109,6 +115,7 @@ _FOLDERS = {
     "model": ("GPT_OSS_120B", "GPT_OSS_20B", "NANO", "Config", "HookedGptOss", "UnknownSite", "preset"),
     "model.memory": ("NotEnoughMemory",),
     "text": ("Chat", "Tokenizer", "Tool"),
+    "widgets": ("Bench", "Selection", "view"),
 }
 _FOLDER_OF = {name: folder for folder, names in _FOLDERS.items() for name in names}
 

@@ -133,3 +133,16 @@ def test_a_cancelled_sweep_keeps_what_is_done_and_goes_on_from_there(nano: Hooke
         np.testing.assert_allclose(rest[name], whole[name], atol=1e-6)
     with pytest.raises(ValueError, match="dataset of another sweep"):
         ablation_sweep(nano, PROMPTS, metric, some[:3], controls=2, progress=False, resume=part)
+
+
+def test_what_is_given_is_on_in_the_clean_run_and_under_each_ablation(nano: HookedGptOss):
+    given = [wb.AblatePosition((1,)), wb.EditSink(2, 3), AblateExpert(1, 2, "reroute")]
+    parts = [AblateHead(1, 7), AblateExpert(1, 5, "reroute"), AblateMLP(3)]
+    data = ablation_sweep(nano, PROMPTS, metric, parts, given=given, controls=1, progress=False)
+
+    def measured(specs: list) -> np.ndarray:
+        return np.array([float(metric(run(nano, prompt, specs).logits[:, -1])) for prompt in PROMPTS])
+
+    np.testing.assert_allclose(data.clean, measured(given), atol=2e-4)
+    for i, spec in enumerate(parts):
+        np.testing.assert_allclose(data.effect[i], measured([*given, spec]) - measured(given), atol=3e-4)

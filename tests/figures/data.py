@@ -78,6 +78,21 @@ def lens(tokens: Sequence[str], n_layers: int = 4, top_k: int = 3) -> xr.Dataset
     return xr.Dataset(made, coords(tokens) | {"layer": layers, "stage": ("layer", stages), "rank": [1, 2, 3][:top_k]})
 
 
+def lens_apart(tokens: Sequence[str], n_layers: int = 4) -> xr.Dataset:
+    """A lens difference; every third position has no partner in the other run."""
+    n, layers = len(tokens), np.arange(-1, n_layers)
+    gone = (np.arange(n) % 3 == 2)[:, None]
+    names = ("top_probability", "word_change", "target_change", "rank_change", "entropy_change", "kl")
+    numbers = {name: values(n, n_layers + 1, seed=i) - 0.5 * (i in (1, 2, 3, 4)) for i, name in enumerate(names)}
+    made = {name: (("pos", "layer"), np.where(gone, np.nan, given)) for name, given in numbers.items()}
+    for name, shift in (("top_token", 0), ("other_token", 1)):
+        words_of = [[tokens[(i + j * shift) % n] for j in range(n_layers + 1)] for i in range(n)]
+        made[name] = (("pos", "layer"), np.where(gone, "", np.array(words_of, dtype=str)))
+    stages = ["embedding", *(f"layer {i}" for i in range(n_layers))]
+    where = coords(tokens) | {"layer": layers, "stage": ("layer", stages)}
+    return xr.Dataset(made, where, {"other": tokens[0]})
+
+
 def attention(tokens: Sequence[str], window: int = 0) -> xr.Dataset:
     n = len(tokens)
     back = np.arange(n)[:, None] - np.arange(n)

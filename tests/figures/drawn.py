@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 import plotly.graph_objects as go
 
 from tests.figures import studies
-from tests.figures.data import attention, comparison, head_scores, lens, loads, routing, text
+from tests.figures.data import attention, comparison, head_scores, lens, lens_apart, loads, routing, text
 from workbench import figures
+from workbench.figures.lens_difference import lens_difference_heatmap
 
 
 def _names(tokens: Sequence[str]) -> list[str]:
@@ -20,8 +21,13 @@ DRAWN: dict[str, Callable[[Sequence[str]], go.Figure]] = {
     "tokens": lambda tokens: figures.tokens(text(tokens)),
     "token_values": lambda tokens: figures.token_values(text(tokens).surprise),
     "logit_lens_heatmap": lambda tokens: figures.logit_lens_heatmap(lens(tokens)),
+    "lens_difference_heatmap": lambda tokens: lens_difference_heatmap(lens_apart(tokens)),
+    "lens_difference_heatmap, kl": lambda tokens: lens_difference_heatmap(lens_apart(tokens), "kl"),
     "attention_pattern": lambda tokens: figures.attention_pattern(attention(tokens)),
     "attention_pattern, window": lambda tokens: figures.attention_pattern(attention(tokens, window=5)),
+    "attention_pattern, change": lambda tokens: figures.attention_pattern(
+        attention(tokens, window=5), minus=attention(tokens)
+    ),
     "routing_ribbon": lambda tokens: figures.routing_ribbon(routing(tokens)),
     "expert_load": lambda tokens: figures.expert_load(routing(tokens)),
     "next_token_bars": lambda tokens: figures.next_token_bars(comparison(tokens), pos=7),
@@ -34,6 +40,7 @@ DRAWN: dict[str, Callable[[Sequence[str]], go.Figure]] = {
     "patching_heatmap": lambda tokens: figures.patching_heatmap(studies.patched(tokens)),
     "patching_heatmap, heads": lambda tokens: figures.patching_heatmap(studies.patched(tokens, "head", "lost")),
     "patching_heatmap, experts": lambda tokens: figures.patching_heatmap(studies.patched(tokens, "expert")),
+    "patching_heatmap, together": lambda tokens: figures.patching_heatmap(studies.patched_together(tokens)),
     "direct_logit_attribution": lambda tokens: figures.direct_logit_attribution(studies.direct(tokens)),
     "attribution_graph": lambda tokens: figures.attribution_graph(studies.graph(tokens)),
     "attribution_grid": lambda tokens: figures.attribution_grid(studies.attribution(tokens), near=0.1),

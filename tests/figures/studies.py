@@ -33,6 +33,13 @@ def patched(tokens: Sequence[str], kind: str = "site", share: str = "recovered")
     return xr.Dataset(made, coords(tokens) | at, {"metric": f"logit of {tokens[0]!r}"})
 
 
+def patched_together(tokens: Sequence[str], kind: str = "head") -> xr.Dataset:
+    table = values(3, 4)
+    table[2, 1] = np.nan
+    made = {"metric": (("layer", kind), table), "recovered": (("layer", kind), table), "clean": 3.0, "corrupted": -2.0}
+    return xr.Dataset(made, {"layer": [0, 1, 2], kind: [0, 1, 2, 3]}, {"metric": f"logit of {tokens[0]!r}"})
+
+
 def swept(
     policies: Sequence[str] = ("zero", "reroute"), floor: bool = True, specs: Sequence[str] | None = None
 ) -> xr.Dataset:

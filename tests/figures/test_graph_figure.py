@@ -6,8 +6,7 @@ import xarray as xr
 
 from tests.figures.data import words
 from tests.figures.studies import FIRST, graph
-from workbench.figures.graph import attribution_graph
-from workbench.figures.style import BLUE, ORANGE
+from workbench.figures.graph import ADDS, TAKES, attribution_graph
 
 
 def test_nodes_stand_at_their_token_and_above_what_they_read():
@@ -26,7 +25,7 @@ def test_larger_influence_is_larger_and_the_sign_is_the_colour():
     trace = next(trace for trace in attribution_graph(data).data if trace.name == "head")
     here = data.isel(source=data.source_kind.values == "head")
     assert np.array_equal(np.argsort(trace.marker.size, kind="stable")[[0, -1]], np.argsort(here.influence)[[0, -1]])
-    assert list(trace.marker.color) == [ORANGE if value > 0 else BLUE for value in here.activation.values]
+    assert list(trace.marker.color) == [ADDS if value > 0 else TAKES for value in here.activation.values]
 
 
 def test_only_the_strongest_edges_are_drawn_each_between_its_ends():

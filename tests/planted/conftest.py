@@ -3,19 +3,12 @@
 import pytest
 
 from tests.planted.scores import Scores
-
-SCORES = pytest.StashKey[Scores]()
+from tests.tables import Table
 
 
 @pytest.fixture(scope="session")
-def scores(request: pytest.FixtureRequest) -> Scores:
+def scores(tables: dict[str, Table]) -> Scores:
     """Where a test records how well a method found what was planted."""
-    return request.config.stash.setdefault(SCORES, Scores())
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    lines = config.stash.get(SCORES, Scores()).lines()
-    if lines:
-        terminalreporter.section("planted truth: AUROC of each method (worst prompt), faithfulness of the circuit")
-        for line in lines:
-            terminalreporter.write_line(line)
+    table = Scores()
+    tables[table.title] = table
+    return table

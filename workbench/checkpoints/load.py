@@ -91,7 +91,19 @@ def load(
         place = Spread(placement, offload_folder)
     weights = read_weights(table, config, shards, model.state_dict(), place, finite=check == "full")
     model.load_state_dict(weights, assign=True)
+    model.loaded_by = _call(path_or_name, asked, device, experts, device_map)
     return model if placement is None else dispatch(model, placement)
+
+
+def _call(path: str | Path, dtype: torch.dtype | None, device: object, experts: str, device_map: object) -> str:
+    """The Python that loads this model again."""
+    given = {
+        "dtype": None if dtype is None else str(dtype).removeprefix("torch."),
+        "device": None if device is None else str(device),
+        "experts": None if experts == "auto" else experts,
+        "device_map": device_map,
+    }
+    return f"wb.load({', '.join([repr(str(path)), *(f'{k}={v!r}' for k, v in given.items() if v is not None)])})"
 
 
 def as_dtype(dtype: torch.dtype | str) -> torch.dtype:

@@ -11,9 +11,9 @@ import sys
 from collections.abc import Sequence
 
 from workbench import __version__
-from workbench.cli import info, lab, synth, verify
+from workbench.cli import freeze, info, lab, synth, verify
 
-COMMANDS = (lab, info, synth, verify)
+COMMANDS = (lab, info, synth, verify, freeze)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -22,9 +22,11 @@ from workbench.experiments.attention import attention
 from workbench.experiments.circuit_runs import all_edges, run_circuit
 from workbench.experiments.circuits import Circuit, auroc, compare_circuits
 from workbench.experiments.compare import compare
+from workbench.experiments.continuations import NextToken
 from workbench.experiments.direct import direct_logit_attribution
 from workbench.experiments.edges import edge_attribution, top_edges
 from workbench.experiments.effect import effect
+from workbench.experiments.expert_contexts import expert_contexts
 from workbench.experiments.expert_lens import expert_lens
 from workbench.experiments.expert_weights import embedding_norms, expert_similarity, router_geometry
 from workbench.experiments.faithfulness import completeness, faithfulness, faithfulness_curve, minimality
@@ -47,10 +49,12 @@ from workbench.experiments.routing_statistics import routing_statistics, vocabul
 from workbench.experiments.steering import SteeringVector, contrastive_activation_addition, difference_of_means, steer
 from workbench.experiments.tokens import tokens
 from workbench.experiments.tuned_lens import TunedLens, lens_kl, train_tuned_lens, tuned_lens
+from workbench.experiments.unchosen import unchosen_experts
 from workbench.experiments.weights import composition_scores, head_circuits, ov_circuit, qk_circuit
 
 __all__ = [
     "Circuit",
+    "NextToken",
     "Node",
     "Receiver",
     "SteeringVector",
@@ -76,6 +80,7 @@ __all__ = [
     "edge_attribution",
     "effect",
     "embedding_norms",
+    "expert_contexts",
     "expert_lens",
     "expert_load",
     "expert_paths",
@@ -117,5 +122,6 @@ __all__ = [
     "top_tokens",
     "train_tuned_lens",
     "tuned_lens",
+    "unchosen_experts",
     "vocabulary_specialisation",
 ]

@@ -42,6 +42,7 @@ def ablation_sweep(
     controls: int = 0,
     seed: int = 0,
     sources: dict[str, Any] | None = None,
+    given: Sequence[Any] = (),
     progress: bool = True,
     cancel: Cancel = None,
     on_result: Callable[[Cell, Any], None] | None = None,
@@ -59,6 +60,7 @@ def ablation_sweep(
         controls: random controls for each component; 20 give a floor of 5 %.
         seed: of the controls.
         sources: for interventions that take something from elsewhere.
+        given: interventions that are on all the time: clean is the run with them, and each component is ablated on top.
         progress: show a progress bar.
         cancel: an Event, or a function that gives true, to stop before the next component; those not reached are NaN.
         on_result: called with each cell (``cell["component"]``) and its numbers, as they come.
@@ -73,11 +75,11 @@ def ablation_sweep(
     Raises:
         ValueError: for prompts, a metric or components that do not fit, before anything runs.
     """
-    chosen = _components(model, components, policies)
-    given = {} if sources is None else sources
+    chosen, always = _components(model, components, policies), tuple(given)
+    there = {} if sources is None else sources
     parts, said = batches(model, prompts, metric)
-    _check(model, chosen, parts, given)
-    clean = _Clean(model, parts, given)
+    _check(model, chosen, parts, there, always)
+    clean = _Clean(model, parts, there, always)
 
     def measure(cells: list[Cell]) -> list[dict[str, xr.DataArray]]:
         return [clean.numbers(chosen[cell["component"]], controls, seed) for cell in cells]
@@ -150,13 +152,19 @@ def greedy_knock_out(
 
 
 class _Clean:
-    """The clean runs of all prompts, kept to run on from."""
+    """The clean runs of all prompts, kept to run on from; ``always`` is on in them, and in all that follows."""
 
-    def __init__(self, model: HookedGptOss, parts: list[Batch], sources: dict[str, Any]) -> None:
-        self.model, self.parts, self.context = model, parts, Context(model, sources)
-        self.recordings = [model.record(part.tokens, part.mask) for part in parts]
+    def __init__(
+        self, model: HookedGptOss, parts: list[Batch], sources: dict[str, Any], always: Sequence[Any] = ()
+    ) -> None:
+        self.model, self.parts, self.context, self.always = model, parts, Context(model, sources), always
+        with model.hooks(fwd_hooks=[*all_edits(always, self.context)]):
+            self.recordings = [model.record(part.tokens, part.mask) for part in parts]
         n = model.config.n_layers
-        self.logits = [model.resume(recording, n, logits_at="last")[:, 0] for recording in self.recordings]
+        hooks = self._hooks(n)
+        self.logits = [
+            model.resume(recording, n, fwd_hooks=hooks, logits_at="last")[:, 0] for recording in self.recordings
+        ]
         pairs = zip(parts, self.logits, strict=True)
         self.measured: Float[np.ndarray, " prompt"] = np.concatenate([numpy(p.measure(logits)) for p, logits in pairs])
 
@@ -186,7 +194,7 @@ class _Clean:
         """Mean effects of random moves of the stream where the last layer is left, as long as the ablation's own."""
         (first, layer), sums = _layers(self.model, specs, self.context), np.zeros(n)
         for part, recording in zip(self.parts, self.recordings, strict=True):
-            hooks = all_edits(specs, self.context)
+            hooks = self._hooks(first, specs, layer + 1)
             edited = self.model.resume(recording, first, fwd_hooks=hooks, stop_at_layer=layer + 1)
             plain = recording.streams[layer + 1]
             lengths = (edited - plain).float().norm(dim=-1, keepdim=True)
@@ -194,23 +202,39 @@ class _Clean:
                 draw = torch.Generator().manual_seed(seed + 7919 * control + part.first)
                 direction = torch.randn(plain.shape, generator=draw).to(plain.device)
                 moved = plain + (lengths * direction / direction.norm(dim=-1, keepdim=True)).to(plain)
-                logits = self.model.resume(recording, layer + 1, stream=moved, logits_at="last")[:, 0]
+                logits = self.model.resume(
+                    recording, layer + 1, fwd_hooks=self._hooks(layer + 1), stream=moved, logits_at="last"
+                )[:, 0]
                 sums[control] += float(part.measure(logits).double().sum())
         return sums / len(self.measured) - self.measured.mean()
 
     def _run(self, recording: Recording, specs: Sequence[Any]) -> Float[Tensor, "batch d_vocab"]:
         layer, _ = _layers(self.model, specs, self.context)
-        hooks = all_edits(specs, self.context)
-        return self.model.resume(recording, layer, fwd_hooks=hooks, logits_at="last")[:, 0]
+        return self.model.resume(recording, layer, fwd_hooks=self._hooks(layer, specs), logits_at="last")[:, 0]
+
+    def _hooks(self, first: int, specs: Sequence[Any] = (), stop: int | None = None) -> list[Any]:
+        """Those that are always on, as far as they act from layer ``first`` on (before ``stop``); then the specs'."""
+        n = self.model.config.n_layers
+        end = n + 1 if stop is None else stop
+
+        def at(name: Any) -> int:
+            layer = self.model.sites[name].layer
+            return layer if layer is not None else n if name.startswith("ln_final") else -1
+
+        always = all_edits(self.always, self.context)
+        kept = [(name, hook) for name, hook in always if first <= at(name) < end]
+        return [*kept, *all_edits(specs, self.context)]
 
 
-def _check(model: HookedGptOss, chosen: list[list], parts: list[Batch], sources: dict[str, Any]) -> None:
+def _check(
+    model: HookedGptOss, chosen: list[list], parts: list[Batch], sources: dict[str, Any], always: Sequence[Any] = ()
+) -> None:
     """Refuse what cannot be, or would do nothing in any prompt, before anything runs."""
     n_pos = max(part.tokens.shape[1] for part in parts)
     # A source with a row for each prompt fits only where all prompts are one batch.
     n_rows = len(parts[0]) if len(parts) == 1 else 1
     for specs in chosen:
-        check_all(specs, model.config, n_pos, sources, n_rows)
+        check_all([*always, *specs], model.config, n_pos, sources, n_rows)
         _layers(model, specs, Context(model, sources))
 
 

@@ -24,6 +24,8 @@ SITES = ("resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post")
 PASS = 64
 # Most tokens that are computed at once, where one patch does not need more.
 MOST = 4096
+# The same where someone watches, and may cancel: about one forward pass.
+WATCHED = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,8 +154,9 @@ def _by_expert(
     return dict(zip(indices.tolist(), weights[:, None] * out, strict=True))
 
 
-def passes(cells: Iterable[Cell], length: int, n_layers: int) -> Iterator[list[Cell]]:
-    """Cells that are run together, in the order of the layers that they enter."""
+def passes(cells: Iterable[Cell], length: int, n_layers: int, tokens: int = MOST) -> Iterator[list[Cell]]:
+    """Cells that are run together, in the order of the layers that they enter; at most so many tokens at once, where
+    one patch does not need more."""
     at = defaultdict(list)
     for cell in cells:
         at[cell.column].append(cell)
@@ -162,7 +165,7 @@ def passes(cells: Iterable[Cell], length: int, n_layers: int) -> Iterator[list[C
     weights = tuple(sum(max(0, n_layers - 1 - cell.layer) for cell in at[column]) for column in columns)
     for start, end in _spans(tuple(columns), weights, length, n_layers):
         together = sorted((c for column in columns[start:end] for c in at[column]), key=lambda cell: cell.layer)
-        most = max(1, MOST // (length - columns[start]))
+        most = max(1, tokens // (length - columns[start]))
         yield from (together[i : i + most] for i in range(0, len(together), most))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,50 +15,29 @@ from workbench.experiments.contrast import at_least_float32
 from workbench.experiments.frozen import Frozen
 from workbench.experiments.nodes import Node
 from workbench.experiments.readers import normed, slots_out
-from workbench.experiments.rows import numpy, quantity
+from workbench.experiments.rows import quantity
 
 Hook = tuple[str, Callable[[Tensor, Any], Tensor | None]]
 _MOST = 4096  # tokens in one pass
 
 
-def checked_edges(
-    frozen: Frozen, sources: Sequence[Node], targets: Sequence[Node], predicted: Float[Tensor, " edge"]
-) -> dict:
-    """Variables along ``edge``: the effect of each edge as predicted, and on taking it away.
-
-    The target node reads the stream without the source's write, at the source's position, and what its own write
-    changes by is put into the stream; nothing else sees the edge go. In the held model, routing, patterns and norms
-    stay, before and after; experts are what they are, not linear. In the live model the target's norm, its attention or
-    its routing weight answer, and everything after it.
-    """
-    checks = _Checks(frozen)
-    effects = torch.zeros(2, len(targets), dtype=torch.float64)
-    stages = sorted({(node.layer or 0, node.kind) for node in targets})
-    for layer, kind in stages:
-        here = [i for i, node in enumerate(targets) if (node.layer, node.kind) == (layer, kind)]
-        for some in _parts(here, max(1, _MOST // frozen.n_pos - 1)):
-            effects[:, some] = checks.effects(layer, kind, [sources[i] for i in some], [targets[i] for i in some])
-    units = "logits"
-    names = [f"{source} → {target}" for source, target in zip(sources, targets, strict=True)]
-    values = {"predicted": numpy(predicted), "frozen_effect": numpy(effects[0]), "live_effect": numpy(effects[1])}
+def edge_variables(names: Sequence[str], predicted: np.ndarray, held: np.ndarray, live: np.ndarray) -> dict:
+    """Variables along ``edge``: the effect of each edge as predicted, and on taking it away; and their agreement."""
+    values = {"predicted": predicted, "frozen_effect": held, "live_effect": live}
     said = {
         "predicted": "the edge in the graph",
         "frozen_effect": "target with the edge less without it, in the held model",
         "live_effect": "the same in the live model",
     }
-    made: dict[str, tuple] = {name: (("edge",), value, quantity(said[name], units)) for name, value in values.items()}
+    made: dict[str, tuple] = {name: (("edge",), value, quantity(said[name], "logits")) for name, value in values.items()}
     for mode in ("frozen", "live"):
-        correlation, signs = _agreement(values["predicted"], values[f"{mode}_effect"])
+        correlation, signs = agreement(values["predicted"], values[f"{mode}_effect"])
         made[f"{mode}_correlation"] = ((), correlation, quantity(f"of predicted with {mode}_effect"))
         made[f"{mode}_signs"] = ((), signs, quantity(f"share of edges where {mode}_effect has the predicted sign"))
     return made | {"edge": (("edge",), np.array(names, dtype=str))}
 
 
-def _parts(items: list[int], most: int) -> list[list[int]]:
-    return [items[first : first + most] for first in range(0, len(items), most)]
-
-
-def _agreement(predicted: np.ndarray, found: np.ndarray) -> tuple[float, float]:
+def agreement(predicted: np.ndarray, found: np.ndarray) -> tuple[float, float]:
     """Pearson's correlation (NaN where there is none to speak of) and the share of equal signs (NaN for no edges)."""
     if not len(predicted):
         return float("nan"), float("nan")
@@ -67,16 +46,30 @@ def _agreement(predicted: np.ndarray, found: np.ndarray) -> tuple[float, float]:
     return correlation, float(np.mean(np.sign(predicted) == np.sign(found)))
 
 
-class _Checks:
-    """Takes edges away from one run."""
+class EdgeChecks:
+    """Takes edges away from one run.
+
+    The target node reads the stream without the source's write, at the source's position, and what its own write
+    changes by is put into the stream; nothing else sees the edge go. In the held model, routing, patterns and norms
+    stay, before and after; experts are what they are, not linear. In the live model the target's norm, its attention or
+    its routing weight answer, and everything after it.
+    """
 
     def __init__(self, frozen: Frozen) -> None:
         self.frozen, self.model, self.done = frozen, frozen.model, frozen.done
         self.recording = self.model.record(self.done.tokens)
         self.place = {node: i for i, node in enumerate(frozen.nodes)}
 
-    def effects(self, layer: int, kind: str, sources: list[Node], targets: list[Node]) -> Float[Tensor, "two edge"]:
-        """Of these edges into heads, or into experts, of one layer: in the held model and in the live one."""
+    def parts(self, targets: Sequence[Node]) -> Iterator[list[int]]:
+        """Indices of edges, by their targets, that can go together in one pass: into heads, or experts, of a layer."""
+        most = max(1, _MOST // self.frozen.n_pos - 1)
+        for stage in sorted({(node.layer or 0, node.kind) for node in targets}):
+            here = [i for i, node in enumerate(targets) if (node.layer, node.kind) == stage]
+            yield from (here[first : first + most] for first in range(0, len(here), most))
+
+    def effects(self, sources: list[Node], targets: list[Node]) -> Float[Tensor, "two edge"]:
+        """Of the edges of one part: in the held model and in the live one."""
+        layer, kind = targets[0].layer or 0, targets[0].kind
         writes = self.frozen.writes[[self.place[node] for node in sources]]
         change = self._held_head if kind == "head" else self._held_expert
         held = self._target(layer, kind, targets, change(layer, sources, targets, writes), held=True)

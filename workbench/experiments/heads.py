@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workbench.activations import Run, run
-from workbench.experiments.rows import numpy, provenance, quantity, real_columns
+from workbench.experiments.rows import check_index, numpy, provenance, quantity, real_columns
 from workbench.model import HookedGptOss
 
 KINDS = ("previous_token", "duplicate_token", "induction")
@@ -83,11 +83,14 @@ def _at_offset(
     return diagonal[..., first_query - offset :].nanmean((0, 2))
 
 
-def head_matches(run: Run, row: int = 0) -> xr.Dataset:
+def head_matches(run: Run, row: int = 0, layers: Sequence[int] | None = None) -> xr.Dataset:
     """What share of each head's attention lies where a head of each kind would put it, on any text.
 
     For a text of its own, where :func:`head_scores` has random tokens said twice: a previous-token head looks at the
     token before, a duplicate-token head at earlier copies of the same token, an induction head at what followed them.
+
+    Args:
+        layers: only these, of which alone the run need have kept the patterns and the sinks.
 
     Returns:
         share (kind, layer, head), of all attention that goes to keys, over all queries: TransformerLens' head_detector
@@ -97,12 +100,15 @@ def head_matches(run: Run, row: int = 0) -> xr.Dataset:
         layer), how many queries have such a place.
 
     Raises:
-        ValueError: for a row that is not there.
+        ValueError: for a row or a layer that is not there.
         KeyError: if the run did not keep the patterns and the sinks.
     """
     columns, config = real_columns(run, row), run.model.config
     places = torch.stack(list(_places(run.tokens[row, columns])))
-    rows = [_matches(run, row, columns, layer, places) for layer in range(config.n_layers)]
+    wanted = list(range(config.n_layers) if layers is None else layers)
+    for layer in wanted:
+        check_index("layer", layer, config.n_layers)
+    rows = [_matches(run, row, columns, layer, places) for layer in wanted]
     share, mean, without_sink, sink, queries = (
         np.stack([numpy(part) for part in parts], axis=axis)
         for parts, axis in zip(zip(*rows, strict=True), _AXES, strict=True)
@@ -115,7 +121,7 @@ def head_matches(run: Run, row: int = 0) -> xr.Dataset:
         "sink": (dims[1:], sink, quantity("mean attention left on the sink")),
         "queries": (dims[:2], queries, quantity("queries that have such a place", "queries")),
     }
-    coords = {"kind": list(KINDS), "layer": np.arange(config.n_layers), "head": np.arange(config.n_heads)}
+    coords = {"kind": list(KINDS), "layer": wanted, "head": np.arange(config.n_heads)}
     return xr.Dataset(variables, coords, provenance(run, "head_matches", row))
 
 
@@ -135,15 +141,26 @@ def _places(tokens: Int[Tensor, " pos"]) -> Iterator[Bool[Tensor, "query_pos key
 def _matches(
     run: Run, row: int, columns: Int[Tensor, " pos"], layer: int, places: Bool[Tensor, "kind query_pos key_pos"]
 ) -> tuple[Tensor, ...]:
-    pattern = run[f"blocks.{layer}.attn.hook_pattern"][row][:, columns][:, :, columns].float()
+    pattern = run[f"blocks.{layer}.attn.hook_pattern"][row]
+    if len(columns) < pattern.shape[-1]:
+        pattern = pattern[:, columns][:, :, columns]
+    pattern = pattern.float()
     sink = run[f"blocks.{layer}.attn.hook_sink"][row, columns].float().T
     window, n = run.model.config.window(layer), len(columns)
     back = torch.arange(n, device=pattern.device)[:, None] - torch.arange(n, device=pattern.device)
     places = places & (back < (window or n))
-    there = torch.stack([(pattern * place).sum(-1) for place in places])  # kind head query_pos
+    there = torch.stack([_within(pattern, place) for place in places])  # kind head query_pos
     left = 1 - sink
     has = places.any(-1)[:, None].expand_as(there)
     shared = (there / left).masked_fill((left < 1e-6) | ~has, float("nan"))
     mean = there.masked_fill(~has, float("nan")).nanmean(-1)
     share = there.sum(-1) / pattern.sum((-2, -1))
     return share, mean, shared.nanmean(-1), sink.mean(-1), places.any(-1).sum(-1)
+
+
+def _within(
+    pattern: Float[Tensor, "head query_pos key_pos"], place: Bool[Tensor, "query_pos key_pos"]
+) -> Float[Tensor, "head query_pos"]:
+    """What of each query's attention lies there. One head at a time: of a long text the product of all is large."""
+    weight = place.to(pattern.dtype)
+    return torch.stack([(head * weight).sum(-1) for head in pattern])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -50,16 +50,17 @@ def logit_lens(
     if not 1 <= top_k <= model.config.d_vocab:
         raise ValueError(f"top_k={top_k}: expected 1 to d_vocab={model.config.d_vocab}")
     final = run.logits[row, columns]
-    targets = _targets(model, target, final)
-    by_layer = [_read(logits, final, targets, top_k) for logits in _lens_logits(run, row, columns, translators)]
-    read = {name: np.stack([numpy(layer[name]) for layer in by_layer], axis=1) for name in by_layer[0]}
+    targets = single_target(model, target, final)
     layers = np.arange(EMBEDDING, model.config.n_layers)
+    streams = (lens_logits(run, row, columns, int(layer), translators) for layer in layers)
+    by_layer = [lens_numbers(logits, final, targets, top_k) for logits in streams]
+    read = {name: np.stack([numpy(layer[name]) for layer in by_layer], axis=1) for name in by_layer[0]}
     stages = ["embedding", *(f"layer {layer}" for layer in layers[1:])]
     coords = row_coords(run, row) | {"layer": layers, "stage": ("layer", stages), "rank": np.arange(1, top_k + 1)}
     variables = {name: (_MEANING[name][0], values, quantity(*_MEANING[name][1:])) for name, values in read.items()}
-    variables["top_token"] = (("pos", "layer", "rank"), _texts(model, read["top_id"]), quantity("likeliest tokens"))
+    variables["top_token"] = (("pos", "layer", "rank"), texts_of(model, read["top_id"]), quantity("likeliest tokens"))
     variables["target_id"] = ("pos", numpy(targets), quantity("token that is followed"))
-    variables["target_token"] = ("pos", _texts(model, numpy(targets)), quantity("token that is followed"))
+    variables["target_token"] = ("pos", texts_of(model, numpy(targets)), quantity("token that is followed"))
     followed = "the final prediction" if target is None else str(target)
     return xr.Dataset(variables, coords, provenance(run, "logit_lens", row, target=followed))
 
@@ -74,7 +75,10 @@ _MEANING = {
 }
 
 
-def _targets(model: HookedGptOss, target: int | str | None, final: Float[Tensor, "pos d_vocab"]) -> Int[Tensor, " pos"]:
+def single_target(
+    model: HookedGptOss, target: int | str | None, final: Float[Tensor, "pos d_vocab"]
+) -> Int[Tensor, " pos"]:
+    """The token to follow at each position: one for all, or, for None, the model's final prediction there."""
     if target is None:
         return final.argmax(-1)
     token = model.to_single_token(target) if isinstance(target, str) else int(target)
@@ -84,32 +88,34 @@ def _targets(model: HookedGptOss, target: int | str | None, final: Float[Tensor,
 
 
 @torch.no_grad()
-def _lens_logits(
-    run: Run, row: int, columns: Int[Tensor, " pos"], translators: Translators | None
-) -> Iterator[Float[Tensor, "pos d_vocab"]]:
-    """The logits of one row's stream after the embedding and after each layer.
+def lens_logits(
+    run: Run, row: int, columns: Int[Tensor, " pos"], layer: int, translators: Translators | None = None
+) -> Float[Tensor, "pos d_vocab"]:
+    """The logits of one row's stream after a layer (EMBEDDING: before any), at some columns.
 
     Holding hooks() keeps another thread's edits out: the final norm has sites of its own.
+
+    Raises:
+        KeyError: if the run did not keep that stream; the message says how to.
     """
     model = run.model
-    streams = ["hook_embed", *(f"blocks.{layer}.hook_resid_post" for layer in range(model.config.n_layers))]
-    for layer, site in enumerate(streams, start=EMBEDDING):
-        resid = run[site][row, columns]
-        if translators is not None:
-            resid = translators(layer, resid)
-        with model.hooks():
-            # With a batch axis, as the sites of the final norm have one.
-            parts = [model.unembed(model.ln_final(part[None]))[0] for part in resid.split(_CHUNK)]
-        yield torch.cat(parts).to(run.logits.device)
+    resid = run["hook_embed" if layer == EMBEDDING else f"blocks.{layer}.hook_resid_post"][row, columns]
+    if translators is not None:
+        resid = translators(layer, resid)
+    with model.hooks():
+        # With a batch axis, as the sites of the final norm have one.
+        parts = [model.unembed(model.ln_final(part[None]))[0] for part in resid.split(_CHUNK)]
+    return torch.cat(parts).to(run.logits.device)
 
 
 @torch.no_grad()
-def _read(
+def lens_numbers(
     logits: Float[Tensor, "pos d_vocab"],
     final: Float[Tensor, "pos d_vocab"],
     targets: Int[Tensor, " pos"],
     top_k: int,
 ) -> dict[str, Tensor]:
+    """What is said of each position of one layer: the variables of :func:`logit_lens`, but for texts."""
     logprobs, expected = logits.float().log_softmax(-1), final.float().log_softmax(-1)
     top, of_target = logprobs.topk(top_k, dim=-1), logprobs.gather(-1, targets[:, None])
     return {
@@ -122,7 +128,10 @@ def _read(
     }
 
 
-def _texts(model: HookedGptOss, ids: np.ndarray) -> np.ndarray:
+def texts_of(model: HookedGptOss, ids: np.ndarray) -> np.ndarray:
+    """Tokens as text, in the same shape; "" for an id below 0."""
     flat = ids.reshape(-1).tolist()
-    texts = [str(i) for i in flat] if model.tokenizer is None else model.tokenizer.str_tokens(flat)
+    known = [i for i in flat if i >= 0]
+    shown = iter(map(str, known) if model.tokenizer is None else model.tokenizer.str_tokens(known))
+    texts = [next(shown) if i >= 0 else "" for i in flat]
     return np.array(texts, dtype=str).reshape(ids.shape)

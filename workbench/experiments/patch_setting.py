@@ -14,11 +14,7 @@ from torch import Tensor
 
 from workbench import sweeps
 from workbench.activations import Run, run
-from workbench.experiments.cells import (
-    Cell,
-    passes,
-    patched_logits,
-)
+from workbench.experiments.cells import MOST, WATCHED, Cell, passes, patched_logits
 from workbench.experiments.metrics import Measure, Metric, as_metric
 from workbench.experiments.rows import check_index, numpy, provenance, quantity, real_columns, token_coords
 from workbench.experiments.watch import Watch
@@ -26,6 +22,7 @@ from workbench.model import HookedGptOss, Recording
 from workbench.sweeps import Grid, Results
 
 Direction = Literal["denoising", "noising"]
+FIRST_GROUP, LARGEST_GROUP = 16, 256  # cells that are ordered among themselves as is cheapest
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,19 +65,31 @@ class Setting:
         first = _first_difference(self.model, self.good, self.text)
         return {k: column for k, column in enumerate(self.pos) if column >= first}
 
-    def measured(self, axes: dict[str, list], cells: list[Cell], watch: Watch) -> np.ndarray:
-        """The metric of every cell: that of the run that is patched where no cell is, NaN where one was not reached."""
+    def measured(
+        self, axes: dict[str, list], cells: list[Cell], watch: Watch, order: xr.DataArray | None = None
+    ) -> np.ndarray:
+        """The metric of every cell: that of the run that is patched where no cell is, NaN where one was not reached.
+
+        Args:
+            order: on the same axes; cells of the largest |order| come first, and no more at once than about one forward
+                pass of the text takes.
+        """
         by_index: dict[tuple[int, ...], Cell] = {cell.index: cell for cell in cells}
         grid = Grid({**axes, "pos": self.text.columns[self.pos].tolist()}).where(lambda cell: cell.index in by_index)
+
+        ranks = sizes(order, grid)
 
         def measure(some: list[sweeps.Cell]) -> np.ndarray:
             patches = [by_index[cell.index] for cell in some]
             return numpy(self.measure(patched_logits(self.model, self.recording, patches)))
 
         def batches(left: Iterable[sweeps.Cell]) -> Iterator[list[sweeps.Cell]]:
-            patches, length = [by_index[cell.index] for cell in left], self.text.tokens.shape[1]
-            for together in passes(patches, length, self.model.config.n_layers):
-                yield [sweeps.Cell(grid.axes, patch.index) for patch in together]
+            length = self.text.tokens.shape[1]
+            tokens = MOST if order is None else max(WATCHED, length)
+            for group in groups(left, ranks):
+                patches = [by_index[cell.index] for cell in group]
+                for together in passes(patches, length, self.model.config.n_layers, tokens):
+                    yield [sweeps.Cell(grid.axes, patch.index) for patch in together]
 
         table = np.full(grid.shape, self.ends[1])
         for index in by_index:
@@ -130,6 +139,26 @@ class Setting:
         about["cells_left"] = int(np.isnan(table).sum())
         attrs = provenance(self.good, experiment, self.row, direction=self.direction, **about)
         return xr.Dataset(variables, coords | axes, attrs)
+
+
+def sizes(order: xr.DataArray | None, grid: Grid) -> np.ndarray | None:
+    """|order| of each cell of a grid; 0 where it says nothing."""
+    if order is None:
+        return None
+    if set(order.dims) != set(grid.axes):
+        raise ValueError(f"order has axes {list(order.dims)}: expected those of the grid, {list(grid.axes)}")
+    return np.nan_to_num(np.abs(order.reindex(grid.labels).transpose(*grid.axes).values))
+
+
+def groups(cells: Iterable[sweeps.Cell], ranks: np.ndarray | None) -> Iterator[list[sweeps.Cell]]:
+    """Cells in the order of their ranks, in groups that grow: the first must come soon, and many together cost less."""
+    if ranks is None:
+        yield list(cells)
+        return
+    left, size = sorted(cells, key=lambda cell: -ranks[cell.index]), FIRST_GROUP
+    while left:
+        yield left[:size]
+        left, size = left[size:], min(2 * size, LARGEST_GROUP)
 
 
 _SHARE = {

@@ -9,14 +9,10 @@ import torch
 import xarray as xr
 
 from workbench.activations import Run
-from workbench.experiments.cells import (
-    SITES,
-    all_cells,
-    expert_cells,
-    head_cells,
-)
+from workbench.experiments.cells import SITES, all_cells, expert_cells, head_cells
+from workbench.experiments.cells import Cell as Patched
 from workbench.experiments.metrics import Metric
-from workbench.experiments.patch_setting import Direction, checked_list, chosen_layers, set_up
+from workbench.experiments.patch_setting import Direction, Setting, checked_list, chosen_layers, set_up
 from workbench.experiments.watch import Cancel, Watch
 from workbench.model import HookedGptOss
 from workbench.sweeps import Cell
@@ -41,6 +37,7 @@ def patching_grid(
     cancel: Cancel = None,
     on_result: Callable[[Cell, float], None] | None = None,
     resume: xr.Dataset | None = None,
+    order: xr.DataArray | None = None,
 ) -> xr.Dataset:
     """Put one activation of the clean run into the corrupted one, for each site, layer and position, and measure.
 
@@ -60,6 +57,8 @@ def patching_grid(
         cancel: an Event, or a function that gives true, to stop before the next pass; cells not reached are NaN.
         on_result: called with each cell (``cell["layer"]``, ``cell["pos"]`` …) and its metric, as they come.
         resume: what the same call returned when it was cancelled: it goes on from there.
+        order: numbers on the grid's own axes, such as ``attribution_patching(…).effect``: the cells where they are
+            largest in size come first, in small passes, so that one can watch. None for the cheapest order.
 
     Returns:
         metric (site, layer, pos), of the patched runs; recovered (site, layer, pos), (metric − corrupted) / (clean −
@@ -80,7 +79,7 @@ def patching_grid(
     values = {key: setting.clean_values(name) for key, name in names.items()}
     cells = all_cells(model, setting.recording, values, setting.columns)
     axes = {"site": sites, "layer": layers}
-    table = setting.measured(axes, cells, Watch(progress, cancel, on_result, resume))
+    table = setting.measured(axes, cells, Watch(progress, cancel, on_result, resume), order)
     return setting.dataset("patching_grid", table, axes)
 
 
@@ -101,6 +100,7 @@ def component_patching(
     cancel: Cancel = None,
     on_result: Callable[[Cell, float], None] | None = None,
     resume: xr.Dataset | None = None,
+    order: xr.DataArray | None = None,
 ) -> xr.Dataset:
     """Put what one head, or one expert, wrote in the clean run into the corrupted one, position by position.
 
@@ -117,22 +117,38 @@ def component_patching(
     Raises:
         ValueError, KeyError: as :func:`patching_grid`.
     """
-    kinds = ("z",) if component == "head" else ("expert_indices", "expert_weights", "expert_out")
     if component not in get_args(Component):
         raise ValueError(f"component={component!r}: expected one of {get_args(Component)}")
-    part = "attn" if component == "head" else "mlp"
     layers = chosen_layers(model, layers)
-    names = {(layer, kind): f"blocks.{layer}.{part}.hook_{kind}" for layer in layers for kind in kinds}
-    setting = set_up(
-        model, clean, corrupted, metric, list(names.values()), layers, positions, direction, row, logits_at
-    )
-    clean_values = {key: setting.clean_values(name) for key, name in names.items()}
-    make = head_cells if component == "head" else expert_cells
-    cells = make(model, setting.recording, layers, clean_values, setting.columns)
+    names = component_sites(component, layers)
+    setting = set_up(model, clean, corrupted, metric, names, layers, positions, direction, row, logits_at)
+    cells = component_cells(setting, component, layers)
     n = model.config.n_heads if component == "head" else model.config.n_experts
     axes = {"layer": layers, component: list(range(n))}
-    table = setting.measured(axes, cells, Watch(progress, cancel, on_result, resume))
+    table = setting.measured(axes, cells, Watch(progress, cancel, on_result, resume), order)
     return setting.dataset(f"{component}_patching", table, axes)
+
+
+def component_sites(component: Component, layers: Sequence[int]) -> list[str]:
+    """The sites of the clean run that its heads, or experts, are patched from."""
+    return [f"blocks.{layer}.{kind}" for layer in layers for kind in _KINDS[component]]
+
+
+def component_cells(setting: Setting, component: Component, layers: Sequence[int]) -> list[Patched]:
+    """A cell for each layer, head or expert, and position where a patch can do anything."""
+    values = {
+        (layer, kind.partition("hook_")[2]): setting.clean_values(f"blocks.{layer}.{kind}")
+        for layer in layers
+        for kind in _KINDS[component]
+    }
+    make = head_cells if component == "head" else expert_cells
+    return make(setting.model, setting.recording, layers, values, setting.columns)
+
+
+_KINDS: dict[Component, tuple[str, ...]] = {
+    "head": ("attn.hook_z",),
+    "expert": ("mlp.hook_expert_indices", "mlp.hook_expert_weights", "mlp.hook_expert_out"),
+}
 
 
 def _chosen_sites(sites: Sequence[str]) -> list[str]:

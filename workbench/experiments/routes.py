@@ -127,8 +127,7 @@ def _part(model: HookedGptOss, values: dict[str, torch.Tensor], ids: list[int]) 
         )
         for kind in KINDS
     )
-    logprobs = logits.double().log_softmax(-1)
-    entropy = -(logprobs.exp() * logprobs).sum(-1)
+    entropy = torch.special.entr(logits.double().softmax(-1)).sum(-1)  # an expert that is masked out adds nothing
     coords = token_coords(ids, model.tokenizer)
     pairs = zip(coords["role"][1], coords["channel"][1], strict=True)
     speaker = np.array(["/".join(word for word in pair if word) for pair in pairs], dtype=str)

@@ -10,6 +10,7 @@ import xarray as xr
 
 from workbench.figures.axes import label_room, role_bands, token_ticks
 from workbench.figures.style import (
+    DIVERGING,
     LINE,
     ORANGE,
     SEQUENTIAL,
@@ -29,27 +30,42 @@ _TOP = 84
 _HOVER_TOKENS = 100  # beyond it hovering tells positions only: a text for each of n² cells would be megabytes
 
 
-def attention_pattern(data: xr.Dataset, title: str | None = None, subtitle: str | None = None) -> go.Figure:
+def attention_pattern(
+    data: xr.Dataset, title: str | None = None, subtitle: str | None = None, minus: xr.Dataset | None = None
+) -> go.Figure:
     """What ``experiments.attention`` returns: a row for each query, a column for each key, the sink at the left.
 
     What a query cannot see is hatched: later tokens, and in a sliding layer those before its window, whose edge is
     drawn as a line.
+
+    Args:
+        minus: the same head in another run of the same tokens; what is drawn is the change from there to ``data``.
+
+    Raises:
+        ValueError: for a dataset of another experiment, or two that are not of the same tokens.
     """
     need(data, "attention", "pattern", "sink", "visible")
+    limit = None
+    if minus is not None:
+        data = _change(data, minus)
+        limit = float(max(np.abs(data.pattern.values).max(), np.abs(data.sink.values).max())) or 1.0
     n, window = data.sizes["query_pos"], int(data.attrs.get("window", 0))
     cell = float(np.clip(_LARGEST_SIDE / n, _SMALLEST_CELL, _CELL))
     left, below = label_room(data, "query_pos"), max(label_room(data, "key_pos"), 56)
     sink = _sink_edges(cell)
     width, height = cell * (n - sink[0] - 0.5), max(cell * n, 60)
     kind = f"sliding window of {window}" if window else "full attention"
-    title = title or f"Attention of head {data.attrs.get('head', '?')} in layer {data.attrs.get('layer', '?')} ({kind})"
+    what = "Attention" if limit is None else "Change of attention"
+    title = title or f"{what} of head {data.attrs.get('head', '?')} in layer {data.attrs.get('layer', '?')} ({kind})"
     if subtitle is None:
-        subtitle = "row: the token that looks; column: where it looks; a row and its sink sum to 1"
+        last = "a row and its sink sum to 1" if limit is None else "orange: more than before, blue: less"
+        subtitle = f"row: the token that looks; column: where it looks; {last}"
     room = max(width, _LEAST_WIDTH)
     size = {"width": round(left + room + 30), "height": round(_TOP + height + below)}
     made = figure(title, subtitle, data, showlegend=False, **size)
     made.add_traces([_sink(data, sink), _pattern(data), *_hatches(n, window)])
-    made.update_layout(coloraxis={"colorscale": SEQUENTIAL, "cmin": 0, "cmax": 1, "colorbar": scale_bar()})
+    scale, low, high = (SEQUENTIAL, 0.0, 1.0) if limit is None else (DIVERGING, -limit, limit)
+    made.update_layout(coloraxis={"colorscale": scale, "cmin": low, "cmax": high, "colorbar": scale_bar()})
     end = sink[0] + room / cell
     made.update_xaxes(
         range=[sink[0], end], ticklabelstandoff=8, tickangle=-90, showline=False, **_key_ticks(data, cell, sink)
@@ -60,8 +76,15 @@ def attention_pattern(data: xr.Dataset, title: str | None = None, subtitle: str 
     frame = {"x0": sink[0], "x1": sink[1], "y0": -0.5, "y1": n - 0.5, "line": {"color": LINE, "width": 1}}
     bands = [*role_bands(data, "query_pos", "y"), *role_bands(data, "key_pos", "x"), frame]
     made.update_layout(margin={"l": left, "r": 30, "t": _TOP, "b": below}, shapes=bands)
-    add_scale(made, "attention")
+    add_scale(made, "attention" if limit is None else "change")
     return made
+
+
+def _change(data: xr.Dataset, before: xr.Dataset) -> xr.Dataset:
+    need(before, "attention", "pattern", "sink")
+    if not np.array_equal(data.query_token.values, before.query_token.values):
+        raise ValueError("data and minus are of different tokens; the change of a pattern needs two runs of one text")
+    return data.assign(pattern=data.pattern - before.pattern.values, sink=data.sink - before.sink.values)
 
 
 def _sink_edges(cell: float) -> tuple[float, float]:

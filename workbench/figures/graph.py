@@ -9,12 +9,13 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from workbench.figures.axes import label_room, role_bands, token_ticks
-from workbench.figures.style import BLUE, GREY, INK, ORANGE, PAPER, figure, need
+from workbench.figures.style import GREY, INK, PAPER, figure, need
 from workbench.figures.text import label
 
 _BAND, _LEFT, _TOP = 46, 74, 96  # pixels of one row of nodes, and of the margins
 _SMALL, _LARGE = 4.0, 20.0  # pixels of a node
-_SYMBOLS = {"embed": "square", "head": "circle", "expert": "diamond", "logits": "star"}
+_SYMBOLS = {"embed": "square", "head": "circle", "expert": "hexagon", "logits": "square"}
+ADDS, TAKES = "#1b7837", "#762a83"  # the ends of ColorBrewer's PRGn (colorbrewer2.org)
 _WIDTHS = 5  # steps in which edges get thicker: one trace for each, and not one for each edge
 
 
@@ -25,9 +26,9 @@ def attribution_graph(
     title: str | None = None,
     subtitle: str | None = None,
 ) -> go.Figure:
-    """What ``experiments.attribution_graph`` returns. Heads are circles, experts diamonds, embeddings squares.
+    """What ``experiments.attribution_graph`` returns. Heads are circles, experts hexagons, embeddings squares.
 
-    A node is as large as its influence; orange adds to the target, blue takes from it. So do the edges, of which the
+    A node is as large as its influence; green adds to the target, purple takes from it. So do the edges, of which the
     ``n_edges`` of largest influence are drawn.
 
     Args:
@@ -67,7 +68,7 @@ def _said(data: xr.Dataset) -> str:
     shares = [f"{float(data[f'{name}_share']):.0%} {text}" for name, text in _SHARES.items() if f"{name}_share" in data]
     value = f"in all {float(data.value):+.2f}"
     return " · ".join(
-        [value, "orange adds to it, blue takes from it", *([f"flow from: {', '.join(shares)}"] if shares else [])]
+        [value, "green adds to it, purple takes from it", *([f"flow from: {', '.join(shares)}"] if shares else [])]
     )
 
 
@@ -125,7 +126,7 @@ class _Nodes:
 
 
 def _colour(value: float) -> str:
-    return ORANGE if value > 0 else BLUE if value < 0 else GREY
+    return ADDS if value > 0 else TAKES if value < 0 else GREY
 
 
 def _edges(data: xr.Dataset, nodes: _Nodes, n_edges: int) -> list[go.Scatter]:
@@ -149,6 +150,6 @@ def _edges(data: xr.Dataset, nodes: _Nodes, n_edges: int) -> list[go.Scatter]:
 
 
 def _lines(step: int, positive: bool, xs: list, ys: list) -> go.Scatter:
-    line = {"width": 0.5 + 0.9 * step, "color": ORANGE if positive else BLUE}
+    line = {"width": 0.5 + 0.9 * step, "color": ADDS if positive else TAKES, "dash": "solid" if positive else "dot"}
     name = f"edges that {'add' if positive else 'take away'}"
     return go.Scatter(x=xs, y=ys, mode="lines", line=line, opacity=0.22 + 0.13 * step, hoverinfo="skip", name=name)

@@ -98,7 +98,7 @@ def tables(
                          horizontal_spacing=24 / plot if across > 1 else 0,
                          vertical_spacing=(_TITLE_ROOM + 8) / (height - _TOP - below) if down > 1 else 0)  # fmt: skip
     for i, panel in enumerate(panels):
-        trace = _cells(panel, row_names, column_names, scale, wide if tall >= 12 else 0)
+        trace = _cells(panel, row_names, column_names, scale, wide if tall >= 12 else 0.0)
         made.add_trace(trace, row=i // across + 1, col=i % across + 1)
     look = figure(title, subtitle, source, width=round(left + plot + 30), height=height)
     made.update_layout(look.layout.to_plotly_json())

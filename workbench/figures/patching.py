@@ -18,11 +18,12 @@ KINDS = ("site", "head", "expert")
 def patching_heatmap(data: xr.Dataset, title: str | None = None) -> go.Figure:
     """What ``experiments.patching_grid`` or ``component_patching`` returns: layers down, positions across, a table for
     each site; heads and experts stand under each other within their layer, those that nowhere do anything left out.
+    What ``joint_patching`` returns: layers down, heads or experts across.
 
     Raises:
         ValueError: for a dataset that is no patching grid.
     """
-    need(data, "patching_grid", "metric", "pos")
+    need(data, "patching_grid", "metric", "layer")
     share = "recovered" if "recovered" in data else "lost"
     kind = next(kind for kind in KINDS if kind in data.dims)
     word = {"recovered": "brings back", "lost": "takes away"}[share]
@@ -30,16 +31,25 @@ def patching_heatmap(data: xr.Dataset, title: str | None = None) -> go.Figure:
     said = label(str(data.attrs.get("metric", "metric")), 60)
     subtitle = f"{said}; clean {float(data.clean):.2f}, corrupted {float(data.corrupted):.2f}"
     scale = Scale(f"share {share}", -1.0, 1.0)
-    columns = [f"{token} {pos}" for token, pos in zip(data.token.values, data.pos.values, strict=True)]
-    if kind == "site":
-        panels = [
-            Panel(str(site), data[share].sel(site=site).transpose("layer", "pos").values) for site in data.site.values
-        ]
-        rows = [f"layer {layer}" for layer in data.layer.values]
-    else:
-        panels, rows = _by_component(data, share, kind)
+    panels, rows, columns = _panels(data, share, kind)
     panels = [replace(panel, written=_written(panel.values)) for panel in panels]
     return tables(panels, rows, columns, scale, title=title, subtitle=subtitle, source=data, across=1)
+
+
+def _panels(data: xr.Dataset, share: str, kind: str) -> tuple[list[Panel], list[str], list[str]]:
+    """The tables, and the names of their rows and columns."""
+    rows = [f"layer {layer}" for layer in data.layer.values]
+    if "pos" not in data.dims:
+        return (
+            [Panel("", data[share].transpose("layer", kind).values)],
+            rows,
+            [f"{kind} {i}" for i in data[kind].values],
+        )
+    columns = [f"{token} {pos}" for token, pos in zip(data.token.values, data.pos.values, strict=True)]
+    if kind != "site":
+        return *_by_component(data, share, kind), columns
+    tables_of = [data[share].sel(site=site).transpose("layer", "pos").values for site in data.site.values]
+    return [Panel(str(site), values) for site, values in zip(data.site.values, tables_of, strict=True)], rows, columns
 
 
 def _written(values: np.ndarray) -> list[list[str]]:

@@ -1,0 +1,92 @@
+"""Models, prompts and Benches to look at and to measure."""
+
+from __future__ import annotations
+
+import random
+import time
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tests.browser.harness import Page
+
+PROMPT = {
+    "clean": "When Ben and Anna went to the forest, Anna gave a hat to",
+    "corrupt": "When Ben and Anna went to the forest, Ben gave a hat to",
+}
+ANSWER = (" Ben", " Anna")
+# 24 layers, 64 heads on 8, 32 experts: as many of each as the 20b has, each as small as can be.
+SHAPE_20B = {
+    "name": "as many parts as gpt-oss-20b",
+    "n_layers": 24,
+    "n_heads": 64,
+    "n_key_value_heads": 8,
+    "n_experts": 32,
+    "experts_per_token": 4,
+    "d_model": 64,
+    "d_head": 8,
+    "d_mlp": 8,
+    "sliding_window": 128,
+}
+
+
+@cache
+def load_nano() -> Any:
+    """The model that comes with the workbench."""
+    import workbench as wb
+
+    return wb.load("nano")
+
+
+@cache
+def like_20b(seed: int = 0) -> Any:
+    """A model with random weights, nano's tokens, and the 20b's numbers of layers, heads and experts."""
+    from workbench.model import NANO, HookedGptOss, random_weights
+
+    return random_weights(HookedGptOss(NANO.with_(**SHAPE_20B), load_nano().tokenizer), seed)
+
+
+def tokens_of_length(n: int, seed: int = 0) -> tuple[int, ...]:
+    """The first n tokens of stories in nano's language."""
+    from workbench.training.microworld import DOCUMENTS
+
+    rng, ids = random.Random(seed), []
+    while len(ids) < n:
+        ids += load_nano().tokenizer.encode(DOCUMENTS["story"](rng).text + "\n")
+    return tuple(ids[:n])
+
+
+def make_bench(model: Any, what: Any = PROMPT, open: list[str] | None = None, **options: Any) -> Any:
+    """A Bench, on the pair unless something else is given."""
+    from workbench.widgets import Bench
+
+    if what is PROMPT:
+        options.setdefault("answer", ANSWER)
+    return Bench(model, what, open=open, **options)
+
+
+def settle(page: Page, bench: Any, timeout: float = 30, quiet: float = 0.15) -> None:
+    """Wait until nothing is asked, computed, sent or painted any more.
+
+    Raises:
+        AssertionError: that does not happen within `timeout` seconds; says what is still open.
+    """
+    page.wait(lambda: not bench.session.running, timeout, "the run's end")
+    page.wait(lambda: all(job.state not in ("queued", "running") for job in bench.jobs), timeout, "the jobs' end")
+    page.wait(lambda: not unanswered(page), timeout, "every answer")
+    end = time.perf_counter() + timeout
+    while time.perf_counter() < end:
+        if time.perf_counter() - page.messages[-1].at > quiet and not unanswered(page):
+            page.page.evaluate("() => new Promise(r => requestAnimationFrame(() => requestAnimationFrame(() => r())))")
+            return
+        page.pump(0.02)
+    raise AssertionError(f"messages still cross after {timeout} s; the last: {page.messages[-1]}")
+
+
+def unanswered(page: Page) -> list[Any]:
+    """The ids of asks and acts to which Python has not said anything yet."""
+    crossed = [message.content for message in list(page.messages) if message.method == "custom"]
+    answered = {content.get("id") for content in crossed if content.get("did") in ("data", "done", "failed")}
+    return [
+        content["id"] for content in crossed if content.get("do") in ("ask", "act") and content["id"] not in answered
+    ]

@@ -1,0 +1,77 @@
+"""What comes next after any text, token by token, with interventions on: the steps of a tree of continuations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from workbench.model import HookedGptOss
+
+
+class NextToken:
+    """The next-token distribution after a text, with interventions on in the whole pass.
+
+    A text that goes on from the last one asked for, with the same interventions, is read on from there with its keys
+    and values; any other is read from the start.
+
+    Args:
+        model: it is left as it was after each call.
+    """
+
+    def __init__(self, model: HookedGptOss) -> None:
+        self.model = model
+        self._read: tuple[int, ...] = ()
+        self._specs: tuple[Any, ...] | None = None
+        self._cache: Any = None
+        self._last: np.ndarray | None = None
+
+    @torch.no_grad()
+    def after(
+        self, tokens: Sequence[int], specs: Sequence[Any] = (), sources: Mapping[str, Any] | None = None
+    ) -> Float[np.ndarray, " d_vocab"]:
+        """Log-probabilities (nats) of the token after a text.
+
+        Args:
+            tokens: the text, not empty.
+            specs: interventions, as ``wb.run`` takes them; positions are columns of the text.
+            sources: what they name.
+
+        Raises:
+            ValueError: for an empty text, or a spec that the model or the sources do not have.
+        """
+        tokens, specs = tuple(int(token) for token in tokens), tuple(specs)
+        if not tokens:
+            raise ValueError("there is no text to continue; give at least one token")
+        goes_on = specs == self._specs and tokens[: len(self._read)] == self._read
+        if goes_on and tokens == self._read and self._last is not None:
+            return self._last
+        if not goes_on or tokens == self._read:
+            self._read, self._cache, self._specs = (), self.model.new_cache(), specs
+        try:
+            new = self.model.as_batch(list(tokens[len(self._read) :]))[0]
+            with self.model.edited(specs, sources):
+                logits = self.model(new, past_kv_cache=self._cache, logits_at="last")
+        except BaseException:
+            self._specs = None  # a cache that holds half a text is of no use
+            raise
+        self._read = tokens
+        self._last = logits[0, -1].float().log_softmax(-1).cpu().numpy()
+        return self._last
+
+
+def drawn(logprobs: Float[np.ndarray, " d_vocab"], temperature: float, generator: np.random.Generator) -> int:
+    """A token: the likeliest at temperature 0, else drawn from the distribution at that temperature.
+
+    Raises:
+        ValueError: for a temperature below 0.
+    """
+    if not 0 <= temperature < float("inf"):
+        raise ValueError(f"temperature={temperature}: expected 0 (the likeliest token) or a positive number")
+    if temperature == 0:
+        return int(logprobs.argmax())
+    # The largest of log p / T + Gumbel noise is a draw from softmax(log p / T).
+    return int((logprobs / temperature + generator.gumbel(size=logprobs.shape)).argmax())

@@ -1,0 +1,131 @@
+"""Prompts as plain data and back: for the composer, and for files."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from workbench.prompts.pair import Prompt as Input
+from workbench.text import Chat, Tool
+from workbench.text.harmony.chat import Developer, HarmonyError, Message, System
+
+LONGEST_PROMPT = 4_000_000  # characters
+_SYSTEM, _MESSAGE = ({part.name for part in dataclasses.fields(kind)} for kind in (System, Message))
+
+
+def as_list(chat: Chat) -> list[dict[str, Any]]:
+    """A chat's messages, the system message first: objects with a role."""
+    return [_message(message) for message in chat.all_messages]
+
+
+def _message(message: Any) -> dict[str, Any]:
+    if isinstance(message, Developer):
+        tools = [dataclasses.asdict(tool) for tool in message.tools]
+        return {"role": "developer", "text": message.instructions, "tools": tools}
+    return {"role": message.role, **dataclasses.asdict(message)}
+
+
+def from_list(messages: Sequence[Mapping[str, Any]]) -> Chat:
+    """What :func:`as_list` made.
+
+    Raises:
+        ValueError: for messages that are none, naming the one.
+    """
+    chat = Chat()
+    for i, given in enumerate(messages):
+        if not isinstance(given, Mapping) or not isinstance(given.get("role"), str):
+            raise ValueError(f"message {i}: expected an object with a role, got {given!r:.80}")
+        try:
+            chat = _with(chat, given)
+        except (HarmonyError, TypeError, KeyError) as error:
+            raise ValueError(f"message {i}: {error}") from None
+    return chat
+
+
+def _with(chat: Chat, given: Mapping[str, Any]) -> Chat:
+    if given["role"] == "system" and given.get("text") is None:
+        fields = {name: given[name] for name in _SYSTEM & set(given)}
+        for name in ("channels", "tools"):
+            if isinstance(fields.get(name), list):
+                fields[name] = tuple(fields[name])
+        return dataclasses.replace(chat, system_message=System(**fields))
+    if given["role"] == "developer":
+        tools = tuple(Tool(**tool) for tool in given.get("tools") or ())
+        return chat.developer(_text(given), tools)
+    fields = {name: given[name] for name in _MESSAGE & set(given) if given[name] is not None}
+    _text(given)
+    return dataclasses.replace(chat, messages=(*chat.messages, Message(**fields)))
+
+
+def _text(given: Mapping[str, Any]) -> str:
+    text = given.get("text", "")
+    if not isinstance(text, str) or len(text) > LONGEST_PROMPT:
+        raise TypeError(f"text: expected words, at most {LONGEST_PROMPT} characters, got {text!r:.80}")
+    return text
+
+
+def prompt_as_dict(given: Input) -> dict[str, Any]:
+    """A prompt as plain data: text, messages or tokens."""
+    if isinstance(given, str):
+        return {"text": given}
+    return {"messages": as_list(given)} if isinstance(given, Chat) else {"tokens": list(given)}
+
+
+def prompt_from_dict(given: Mapping[str, Any]) -> Input:
+    """What :func:`prompt_as_dict` made.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    if isinstance(given.get("messages"), list | tuple):
+        return from_list(given["messages"])
+    if isinstance(given.get("text"), str):
+        return given["text"]
+    tokens = given.get("tokens")
+    if isinstance(tokens, list | tuple) and all(type(token) is int for token in tokens):
+        return tuple(tokens)
+    raise ValueError(f"a prompt is an object with text, messages or tokens: got {', '.join(map(str, given))[:80]!r}")
+
+
+def prompt_code(given: Input) -> str:
+    """A prompt as Python, after ``import workbench as wb``."""
+    if isinstance(given, str):
+        return repr(given)
+    return chat_code(given) if isinstance(given, Chat) else f"torch.tensor([{list(given)}])"
+
+
+def chat_code(chat: Chat) -> str:
+    """The calls that make a chat."""
+    if chat.system_message is None:
+        first, messages = "wb.Chat(system_message=None)", chat.messages
+    else:
+        first, messages = "wb.Chat()", chat.all_messages
+    calls = [_call(message) for message in messages if message != Chat().system_message]
+    if len(calls) < 2:
+        return first + "".join(calls)
+    return "\n    ".join([f"({first}", *calls]) + "\n)"
+
+
+def _call(message: Any) -> str:
+    if isinstance(message, System):
+        return f".system({_arguments(message, System())})"
+    if isinstance(message, Developer):
+        tools = f", tools={list(message.tools)!r}" if message.tools else ""
+        return f".developer({message.instructions!r}{tools})"
+    plain = Message(message.role, message.text)
+    if message == plain and message.role == "user":
+        return f".user({message.text!r})"
+    if message.role == "assistant" and message.name is None:
+        given = {name: getattr(message, name) for name in ("channel", "recipient", "content_type", "complete")}
+        said = "".join(f", {name}={value!r}" for name, value in given.items() if value not in (None, True))
+        return f".assistant({message.text!r}{said})"
+    if message.role == "tool" and message.name:
+        return f".tool({message.name!r}, {message.text!r}, channel={message.channel!r})"
+    return f"._add({message!r})"
+
+
+def _arguments(message: Any, default: Any) -> str:
+    names = [part.name for part in dataclasses.fields(message)]
+    given = [(name, getattr(message, name)) for name in names if getattr(message, name) != getattr(default, name)]
+    return ", ".join(f"{name}={value!r}" for name, value in given)

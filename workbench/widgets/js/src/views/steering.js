@@ -1,0 +1,3 @@
+import { placeholder } from "../placeholder.js";
+
+export default placeholder("steering");

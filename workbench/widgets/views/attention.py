@@ -1,0 +1,313 @@
+"""Attention: every head as a thumbnail, one pattern in large, with its sink and its window; and hands on all of it."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import plotly.graph_objects as go
+import xarray as xr
+
+from workbench import experiments, figures
+from workbench.activations import Run
+from workbench.widgets import code, static
+from workbench.widgets.state import EDITED
+from workbench.widgets.views import attention_static
+from workbench.widgets.views.attention_edits import edits_of, label_of, touched, with_action
+from workbench.widgets.views.attention_patterns import KINDS, Patterns, names
+from workbench.widgets.views.attention_reduce import (
+    TINY,
+    ZOOM,
+    along,
+    block_size,
+    change_bytes,
+    peak,
+    smaller,
+    strongest,
+)
+from workbench.widgets.views.base import Payload, View
+from workbench.widgets.worker import Job
+
+TOP = 8  # keys that are named of a row
+CHOICES = {
+    "show": ("layer", "all"),
+    "values": ("pattern", "change"),
+    "shade": ("linear", "root"),
+    "direction": ("out", "in"),
+    "freed": ("redistribute", "drop"),
+}
+
+
+class Attention(View):
+    """Patterns of all heads, of one layer or of all, and one of them in large."""
+
+    name, title = "attention", "Attention"
+    defaults: ClassVar[dict[str, Any]] = {name: choices[0] for name, choices in CHOICES.items()} | {
+        "layer": 0,
+        "head": 0,
+    }
+
+    def __init__(self, session: Any) -> None:
+        super().__init__(session)
+        self.patterns = Patterns(session)
+        self._drag: tuple[Any, int] | None = None  # the drag under way, and its entry in the history
+
+    # ------------------------------------------------------------ asks
+
+    def data(self, ask: dict[str, Any]) -> Payload:
+        answers = {
+            "text": self._text,
+            "layer": self._layer,
+            "all": self._all,
+            "zoom": self._zoom,
+            "line": self._line,
+        }
+        what = ask.get("what")
+        if what not in answers:
+            raise ValueError(f"Attention shows {', '.join(answers)}; it was asked for {what!r}")
+        return answers[what](ask)
+
+    def _text(self, ask: dict[str, Any]) -> Payload:
+        return {"tokens": self.session.tokens(self.session.shown)}, {}
+
+    def _layer(self, ask: dict[str, Any]) -> Payload:
+        """Every head of a layer."""
+        layer = self._number(ask, "layer", self.session.config.n_layers)
+        run, before = self._runs(ask)
+        found = self.patterns.summary(run, layer, before)
+        config = self.session.config
+        about = {
+            "layer": layer,
+            "kinds": KINDS,
+            "limit": found.limit,
+            "window": config.window(layer) or 0,
+            "n_queries": run.tokens.shape[1],
+            "touched": touched(self.session.state, layer, config.n_heads) if self._edits_shown(run) else {},
+        }
+        return about, {"thumbs": found.thumbs, "scores": found.scores}
+
+    def _all(self, ask: dict[str, Any]) -> Payload:
+        """Every head of every layer that is there without the model; the others after the action "fill"."""
+        run, before = self._runs(ask)
+        n_layers, n_heads = self.session.config.n_layers, self.session.config.n_heads
+        known = [self.patterns.known(run, layer, before) for layer in range(n_layers)]
+        found = [self.patterns.summary(run, layer, before) if known[layer] else None for layer in range(n_layers)]
+        limit = max((each.limit or 0.0 for each in found if each), default=0.0) if before is not None else None
+        tiny = [None if each is None else self._tiny(each, limit) for each in found]
+        side = next((each.shape[-1] for each in tiny if each is not None), 1)
+        none, unknown = np.zeros((n_heads, side, side), np.uint8), np.full((len(KINDS), n_heads), np.nan, np.float32)
+        arrays = {
+            "thumbs": np.stack([none if each is None else each for each in tiny]),
+            "scores": np.stack([unknown if each is None else each.scores for each in found]),
+            "known": np.array(known, np.uint8),
+        }
+        return {"kinds": KINDS, "limit": limit, "n_queries": run.tokens.shape[1]}, arrays
+
+    def _zoom(self, ask: dict[str, Any]) -> Payload:
+        """One head in at most ZOOM × ZOOM cells."""
+        layer, head = self._place(ask)
+        run, before = self._runs(ask)
+        n, config = run.tokens.shape[1], self.session.config
+        pattern, sink = self._cells(run, before, layer, head)
+        about = {
+            "layer": layer,
+            "head": head,
+            "kv_head": head // config.n_query_groups,
+            "n": n,
+            "block": block_size(n, ZOOM),
+            "window": config.window(layer) or 0,
+            "change": before is not None,
+            "edits": edits_of(self.session.state, layer, head) if self._edits_shown(run) else None,
+        }
+        return about, {"pattern": pattern, "sink": sink}
+
+    def _line(self, ask: dict[str, Any]) -> Payload:
+        """Where one token looks, or who looks at it, over the whole text; and the TOP of them."""
+        layer, head = self._place(ask)
+        run, before = self._runs(ask)
+        at = self._number(ask, "position", run.tokens.shape[1])
+        out = ask.get("direction", "out") == "out"
+        pattern, sink = self._whole(run, before, layer, head)
+        values = np.nan_to_num(pattern[at] if out else pattern[:, at]).astype(np.float32)
+        order = np.argsort(-np.abs(values), kind="stable")[:TOP]
+        top = [{"position": int(i), "value": float(values[i])} for i in order if values[i] != 0]
+        return {"position": at, "top": top, "sink": float(sink[at]) if out else None}, {"values": values}
+
+    # ------------------------------------------------------------ actions
+
+    def act(self, action: dict[str, Any]) -> dict[str, Any] | None:
+        if action.get("kind") == "fill":
+            return {"job": self._fill(self.option("values")).id}
+        if action.get("kind") == "pick":
+            return {"job": self._pick(action).id}
+        self._place(action)
+        session, drag = self.session, action.get("drag")
+        goes_on = self._drag[1] if drag is not None and self._drag is not None and self._drag[0] == drag else None
+        subject = None if session.state.shown == EDITED else session.state.shown
+        session.edit(lambda state: with_action(state, action), label_of(action), subject, instead_of=goes_on)
+        self._drag = None if drag is None else (drag, session.history.now.id)
+        return None
+
+    def _pick(self, action: dict[str, Any]) -> Job:
+        """Choose the strongest edge of a block of the large pattern."""
+        layer, head = self._place(action)
+        run, before = self._runs({"change": self.option("values") == "change"})
+        block = block_size(run.tokens.shape[1], ZOOM)
+        blocks = -(-run.tokens.shape[1] // block)
+        row, col = self._number(action, "row", blocks), self._number(action, "col", blocks)
+
+        def work(job: Job) -> None:
+            query, key = peak(self._whole(run, before, layer, head)[0], block, row, col)
+            self.session.select(layer=layer, head=head, position=query, key=key)
+
+        return self.session.submit(work, "find the strongest edge", replaces="attention pick", urgent=True)
+
+    def _fill(self, values: str) -> Job:
+        """Work out the layers that the run did not keep, one after the other."""
+        run, before = self._runs({"change": values == "change"})
+        n_layers, revision = self.session.config.n_layers, self.session.revision
+
+        def work(job: Job) -> None:
+            for layer in range(n_layers):
+                if job.cancelled or self.session.revision != revision:
+                    return
+                found = self.patterns.summary(run, layer, before)
+                about = {"layer": layer, "revision": revision, "values": values, "limit": found.limit}
+                tiny = smaller(found.thumbs, TINY, before is not None)
+                self.session.stream(self.name, f"layer {layer}", about, {"thumbs": tiny, "scores": found.scores})
+                job.report(layer + 1)
+                job.breathe()
+
+        return self.session.submit(
+            work,
+            "attention of every layer",
+            view=self.name,
+            total=n_layers,
+            replaces="attention of every layer",
+            resumable=lambda: self._fill(values),
+        )
+
+    def check_options(self, values: dict[str, Any]) -> None:
+        super().check_options(values)
+        for name, choices in CHOICES.items():
+            if values.get(name, choices[0]) not in choices:
+                raise ValueError(f"Attention: {name}={values[name]!r}; expected one of {choices}")
+        config = self.session.config
+        for name, size in (("layer", config.n_layers), ("head", config.n_heads)):
+            if name in values and (type(values[name]) is not int or not 0 <= values[name] < size):
+                raise ValueError(f"Attention: {name}={values[name]!r}; there are 0 to {size - 1}")
+
+    # ------------------------------------------------------------ without a browser
+
+    def static(self) -> str:
+        layer, head = self.place
+        run, before = self._runs({})
+        if not self.patterns.cheap(run, layer, head, before):
+            n = run.tokens.shape[1]
+            words = f"of this text of {n} tokens no patterns were kept, and those of layer {layer} not asked for"
+            return static.note(f"Attention: {words}; open the view, or read view.table()")
+        found = self.patterns.summary(run, layer, before)
+        pattern, sink = self._cells(run, before, layer, head)
+        return attention_static.html(self, (layer, head), found, pattern, sink)
+
+    def code(self) -> str:
+        layer, head = self.place
+        _, before = self._runs({})
+        lines, seen = self._code_of("seen", code.shown(self.session), self.session.shown, layer)
+        parts = [*lines, f"pattern = experiments.attention({seen}, layer={layer}, head={head})"]
+        if before is None:
+            return "\n".join([*parts, "figures.attention_pattern(pattern)"])
+        lines, earlier = self._code_of("earlier", code.variable(self.session.state.subject), before, layer)
+        parts += [*lines, f"before = experiments.attention({earlier}, layer={layer}, head={head})"]
+        return "\n".join([*parts, "figures.attention_pattern(pattern, minus=before)"])
+
+    def _code_of(self, name: str, variable: str, run: Run, layer: int) -> tuple[list[str], str]:
+        """The variable of a run that has the layer's pattern: of a long text one more run, of this layer alone."""
+        if names(layer)[0] in run.cache.cache_dict:
+            return [], variable
+        return [f"{name} = {code.again(self.session, variable, names(layer))}"], name
+
+    def table(self) -> xr.Dataset:
+        """The large pattern (of a long text in blocks), and what each head of its layer does."""
+        layer, head = self.place
+        run, before = self._runs({})
+        made = self._dataset(run, layer, head)
+        if before is not None:
+            earlier = self._dataset(before, layer, head)
+            made = made.assign(pattern_change=made.pattern - earlier.pattern, sink_change=made.sink - earlier.sink)
+        scores = self.patterns.summary(run, layer).scores
+        heads = {"kind": list(KINDS), "head": np.arange(self.session.config.n_heads)}
+        return made.assign_coords(heads).assign(score=(("kind", "head"), scores))
+
+    def figure(self) -> go.Figure:
+        layer, head = self.place
+        run, before = self._runs({})
+        made = self._dataset(run, layer, head)
+        block = block_size(run.tokens.shape[1], ZOOM)
+        subtitle = (
+            None
+            if block == 1
+            else f"each cell is the largest of {block} × {block} tokens; tokens are the first of each"
+        )
+        minus = None if before is None else self._dataset(before, layer, head)
+        return figures.attention_pattern(made, subtitle=subtitle, minus=minus)
+
+    def _dataset(self, run: Run, layer: int, head: int) -> xr.Dataset:
+        """As experiments.attention gives it; of a long text its blocks, named by the first token of each."""
+        block = block_size(run.tokens.shape[1], ZOOM)
+        if block == 1 and names(layer)[0] in run.cache.cache_dict:
+            return experiments.attention(run, layer, head)
+        pattern, sink = self._cells(run, None, layer, head)
+        return attention_static.blocks(run, layer, head, pattern, sink, block)
+
+    # ------------------------------------------------------------ inside
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """The layer and head that are shown in large: those selected, else those last looked at."""
+        chosen = self.session.state.selection
+        layer = self.option("layer") if chosen.layer is None else chosen.layer
+        return layer, self.option("head") if chosen.head is None else chosen.head
+
+    def _runs(self, ask: dict[str, Any]) -> tuple[Run, Run | None]:
+        """The run that is shown, and the unedited one where its change is wanted and there is one."""
+        session = self.session
+        wanted = ask.get("change", self.option("values") == "change")
+        change = wanted and session.state.shown == EDITED and session.state.specs
+        return session.shown, session.base if change else None
+
+    def _edits_shown(self, run: Run) -> bool:
+        """Whether what is done by hand concerns the run that is shown."""
+        return self.session.state.shown == EDITED
+
+    def _cells(self, run: Run, before: Run | None, layer: int, head: int) -> tuple[np.ndarray, np.ndarray]:
+        block = block_size(run.tokens.shape[1], ZOOM)
+        if before is not None:
+            pattern, sink = self._whole(run, before, layer, head)
+            return strongest(pattern, block), along(sink, block, signed=True)
+        sink = self.patterns.head(run, layer, head)[1] if block == 1 else self.patterns.sink(run, layer)[:, head]
+        return self.patterns.blocks(run, layer, head), along(sink, block)
+
+    def _whole(self, run: Run, before: Run | None, layer: int, head: int) -> tuple[np.ndarray, np.ndarray]:
+        pattern, sink = self.patterns.head(run, layer, head)
+        if before is None:
+            return pattern, sink
+        earlier, sink_earlier = self.patterns.head(before, layer, head)
+        return pattern - earlier, sink - sink_earlier
+
+    def _tiny(self, found: Any, limit: float | None) -> np.ndarray:
+        """An overview's thumbnails, all on one scale."""
+        if limit is None:
+            return smaller(found.thumbs, TINY, signed=False)
+        change = (smaller(found.thumbs, TINY, signed=True).astype(np.float32) - 128) / 127 * (found.limit or 0.0)
+        return change_bytes(change, limit)
+
+    def _place(self, ask: dict[str, Any]) -> tuple[int, int]:
+        config = self.session.config
+        return self._number(ask, "layer", config.n_layers), self._number(ask, "head", config.n_heads)
+
+    def _number(self, ask: dict[str, Any], name: str, size: int) -> int:
+        value = ask.get(name)
+        if type(value) is not int or not 0 <= value < size:
+            raise ValueError(f"Attention: {name}={value!r}; there are 0 to {size - 1}")
+        return value

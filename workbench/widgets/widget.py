@@ -1,0 +1,145 @@
+"""The one live widget: a session on one side, the bundle of JavaScript on the other, messages between them."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import anywidget
+import numpy as np
+import traitlets
+
+from workbench.widgets import describe, export, shell, static
+from workbench.widgets.asks import Asks
+from workbench.widgets.session import Session
+from workbench.widgets.views import VIEWS
+from workbench.widgets.wire import clean, packed
+from workbench.widgets.worker import in_words
+
+STATIC = Path(__file__).parent / "static"
+
+
+class LiveView(anywidget.AnyWidget):
+    """Shows a session. ``Bench`` and ``wb.view`` make these.
+
+    Args:
+        single: a view's name, to show it alone, without the shell.
+    """
+
+    _esm = STATIC / "bench.js"
+    _css = STATIC / "bench.css"
+    _static_id = traitlets.Unicode().tag(sync=True)
+    _single = traitlets.Unicode(allow_none=True, default_value=None).tag(sync=True)
+    session: Session
+    _asks: Asks
+    _timer: threading.Timer | None = None
+    _frozen: Any = None
+    settle_after: ClassVar[float] = 0.7  # seconds without a change, before the static form is made again
+
+    def __init__(self, session: Session, single: str | None = None) -> None:
+        self.session = session
+        session.views = {view.name: view(session) for view in VIEWS}
+        self._sending = threading.Lock()
+        self._asks = Asks(self._push)
+        super().__init__(_static_id=uuid.uuid4().hex[:12], _single=single)
+        session.send, session.on_settled = self._push, self._settled
+        self.on_msg(self._heard)
+
+    # ------------------------------------------------------------ messages
+
+    def _heard(self, widget: Any, content: Any, buffers: Any) -> None:
+        """A message from the browser. Whatever is wrong with it is answered, never raised into the kernel."""
+        if not isinstance(content, Mapping):
+            return
+        does = content.get("do")
+        if does == "hello":
+            self._push({"did": "state"}, {})
+            self._push({"did": "jobs"}, {})
+        elif does == "ask":
+            self._asks.put(content, lambda: self._view_of(content).data(dict(content.get("ask") or {})))
+        elif does == "act":
+            self._act(content)
+
+    def _act(self, content: Mapping[str, Any]) -> None:
+        head = {"id": content.get("id"), "view": content.get("view")}
+        try:
+            action = dict(content.get("action") or {})
+            if content.get("view") == "bench":
+                done = shell.act(self.session, action)
+            else:
+                done = self._view_of(content).act(action)
+        except Exception as error:
+            self._push({"did": "failed", "error": in_words(error), **head}, {})
+        else:
+            self._push({"did": "done", "json": done or {}, **head}, {})
+
+    def _view_of(self, content: Mapping[str, Any]) -> Any:
+        name = content.get("view")
+        if name not in self.session.views:
+            raise ValueError(f"there is no view {name!r}; there are {', '.join(self.session.views)}")
+        return self.session.views[name]
+
+    def _push(self, message: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+        # State and jobs are described when they are sent, so that of many changes the newest arrives.
+        if message["did"] == "state":
+            message = {**message, "state": {**describe.state(self.session), "single": self._single}}
+        elif message["did"] == "jobs":
+            message = {**message, **describe.jobs(self.session)}
+        described, buffers = packed(arrays)
+        if described:
+            message = {**message, "arrays": described}
+        with self._sending:
+            self.send(clean(message), buffers)
+
+    # ------------------------------------------------------------ display
+
+    def _ipython_display_(self, **kwargs: Any) -> None:
+        """The live view, and beside it its static form, which hides itself while the live one is there."""
+        from IPython.display import HTML, display
+
+        data: Any = self._repr_mimebundle_(**kwargs)  # anywidget gives (data, metadata), ipywidgets the data
+        display(data if isinstance(data, dict) else data[0], raw=True)
+        self._frozen = display(HTML(self._beside()), display_id=True)
+
+    def _beside(self) -> str:
+        return f'<div class="wb-static wb-static-{self._static_id}">{self.static()}</div>'
+
+    def static(self) -> str:
+        """What is on screen as HTML without scripts; only the prompt, while the first run is under way."""
+        session = self.session
+        names = [self._single] if self._single else list(session.state.open)
+        try:
+            if session.running:
+                return static.note(f"workbench on {session.config.name}: the first run is under way")
+            return export.body(session, names)
+        except Exception as error:  # a view that cannot be said must not keep the others from being shown
+            return static.note(f"workbench on {session.config.name}: {in_words(error)}")
+
+    def _settled(self) -> None:
+        """Make the static form again, when nothing has changed for a moment."""
+        if self._frozen is None:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = threading.Timer(self.settle_after, self.freeze)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def freeze(self) -> None:
+        """Put what is on screen now into the notebook's file, as it will be seen without a kernel."""
+        from IPython.display import HTML
+
+        if self._frozen is not None:
+            self._frozen.update(HTML(self._beside()))
+
+    def close(self) -> None:
+        """Stop its jobs and take it off the screen. (Python calls it too where the making of one has failed.)"""
+        if self._timer is not None:
+            self._timer.cancel()
+        for part in ("_asks", "session"):
+            if part in self.__dict__:
+                getattr(self, part).close()
+        super().close()
