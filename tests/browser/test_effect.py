@@ -73,7 +73,7 @@ def test_a_flipped_token_and_a_layer_are_selected_by_click_and_by_key(panel):
 def test_both_texts_are_written_and_their_differences_marked(panel, nano):
     page, bench = panel()
     page.wait_js("document.querySelectorAll('.wb-said-end').length > 0", 20)
-    page.wait(lambda: not bench.session._under_way(), 20)
+    page.wait(lambda: not bench.session.under_way(), 20)
     with nano.edited(HARD):
         expected = nano.generate(bench.base.tokens, 24).finish()
     shown = page.css(".wb-said-text").nth(1).inner_text().replace("\n", "")
@@ -85,7 +85,7 @@ def test_both_texts_are_written_and_their_differences_marked(panel, nano):
 
 def test_the_text_is_made_again_when_the_interventions_change(panel):
     page, bench = panel((wb.AblateLayer(1),))
-    page.wait(lambda: bench["effect"].data({})[0]["completion"] and not bench.session._under_way(), 20)
+    page.wait(lambda: bench["effect"].data({})[0]["completion"] and not bench.session.under_way(), 20)
     old = page.css(".wb-said-text").nth(1).inner_text()
     bench.add(wb.AblateHead(1, 0))
     bench.add(wb.AblateLayer(0))
@@ -95,7 +95,7 @@ def test_the_text_is_made_again_when_the_interventions_change(panel):
         ),
         20,
     )
-    page.wait(lambda: not bench.session._under_way(), 20)
+    page.wait(lambda: not bench.session.under_way(), 20)
     said = bench["effect"].data({})[0]["completion"]
     shown = page.css(".wb-said-text").nth(1)
     page.wait(lambda: shown.inner_text().replace("\n", "").startswith("".join(said["after"]["tokens"])))

@@ -206,19 +206,15 @@ def test_without_a_second_prompt_it_says_why_and_offers_to_write_one(opened):
     assert token(page, 0, 1).count() == 1  # single tokens can still be dragged
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_hostile_tokens_are_text_and_nothing_else(opened, nano, theme):
+def test_hostile_tokens_are_text_and_nothing_else(opened, nano):
     ids = nano.tokenizer.encode("".join(text for text in HOSTILE if len(text) < 200))
     other = [*ids[:-1], (ids[-1] + 1) % 500]
-    bench, page = opened({"<b>a": tuple(ids), "<img src=x>": tuple(other)}, theme=theme)
+    bench, page = opened({"<b>a": tuple(ids), "<img src=x>": tuple(other)}, theme="dark")
     page.css(".wb-patching .wb-primary").click()
     page.wait(lambda: sweep(bench).left == 0, 20)
     choose(page, 1, len(ids) - 1)
     page.wait_js("document.querySelector('.wb-patching-texts')?.getAttribute('aria-busy') === 'false'")
-    assert (
-        page.page.evaluate("document.querySelectorAll('.wb-patching img, .wb-patching b, .wb-patching script').length")
-        == 0
-    )
+    assert page.css(".wb-patching img, .wb-patching b, .wb-patching script").count() == 0
     assert page.axe(".wb-root") == []
 
 

@@ -97,3 +97,13 @@ def test_the_figure_has_a_table_for_each_kind_and_the_sink(made, tmp_path):
     made.to_netcdf(tmp_path / "stored.nc", engine="scipy")
     with pytest.raises(ValueError, match="expected one of"):
         drawn(made, "share of")
+
+
+def test_some_layers_alone_score_as_they_do_among_all(model):
+    done = run(model, torch.arange(20, 50)[None] % 25 + 20)
+    whole, some = head_matches(done), head_matches(done, layers=[2, 0])
+    assert some.layer.values.tolist() == [2, 0]
+    for name in ("share", "mean", "sink", "queries"):
+        np.testing.assert_array_equal(some[name], whole[name].sel(layer=[2, 0]))
+    with pytest.raises(ValueError, match="layer"):
+        head_matches(done, layers=[99])

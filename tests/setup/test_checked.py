@@ -21,7 +21,7 @@ from tests.small import as_in_a_notebook  # noqa: F401
 from workbench.model import preset
 
 if TYPE_CHECKING:
-    from nowhere import Unknown
+    from decimal import Decimal as Unknown
 
 QUICK = quick(JAXTYPED)
 ROWS, COLUMNS, WHOLE = torch.zeros(2, 3), torch.zeros(3, 2), torch.zeros(2, 3, dtype=torch.long)

@@ -82,7 +82,9 @@ def test_a_block_shows_its_largest_number_and_a_change_the_one_farthest_from_zer
     x = np.random.default_rng(n).normal(size=(n, n)).astype(np.float32)
     assert np.array_equal(reduce.largest(np.abs(x), block), naive_blocks(np.abs(x), block))
     assert np.array_equal(reduce.strongest(x, block), naive_blocks(x, block))
-    assert np.array_equal(reduce.along(np.diag(x), block, signed=True), np.diag(naive_blocks(np.diag(np.diag(x)), block)))
+    assert np.array_equal(
+        reduce.along(np.diag(x), block, signed=True), np.diag(naive_blocks(np.diag(np.diag(x)), block))
+    )
 
 
 @pytest.mark.parametrize("n, most", [(1, 48), (48, 48), (49, 48), (2000, 48), (2000, 256)])

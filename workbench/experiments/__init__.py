@@ -3,14 +3,15 @@
 | what one asks | file (and what it stands on) |
 |---|---|
 | what is there: tokens, patterns, routes | tokens.py, attention.py, routing.py, heads.py |
-| what a layer would say | logit_lens.py, tuned_lens.py, direct.py, expert_lens.py, neurons.py |
+| what a layer would say | logit_lens.py (lens_difference.py), tuned_lens.py, direct.py, expert_lens.py, neurons.py |
 | what an edit does | effect.py, compare.py, ablation.py (prompts.py) |
-| where the answer travels | patching.py (patch_setting.py, cells.py), paths.py |
+| where the answer travels | patching.py, joint_patching.py, paths.py (patch_setting.py, cells.py, patching_controls.py) |
 | the same, guessed from gradients | gradients.py, edges.py (contrast.py, readers.py, nodes.py) |
 | which parts told which | graph.py (frozen.py, edge_checks.py) |
 | through routing or through content | mediation.py |
 | parts that do it alone | circuits.py, circuit_runs.py, faithfulness.py |
-| what experts specialise in | routing_statistics.py, routing_changes.py (routes.py) |
+| what experts specialise in | routing_statistics.py, routing_changes.py (routes.py), expert_contexts.py, unchosen.py |
+| what comes next, step by step | continuations.py |
 | what the weights say | weights.py, expert_weights.py |
 | directions | steering.py, probes.py, features.py |
 | how sure it is | inference.py (resampling.py) |
@@ -35,12 +36,15 @@ from workbench.experiments.gradients import attribution_patching, integrated_gra
 from workbench.experiments.graph import attribution_graph
 from workbench.experiments.heads import head_matches, head_scores
 from workbench.experiments.inference import adjusted, bootstrap, max_t, over_prompts, stack_prompts
+from workbench.experiments.joint_patching import joint_patching
+from workbench.experiments.lens_difference import lens_difference
 from workbench.experiments.logit_lens import logit_lens
 from workbench.experiments.mediation import mediation
 from workbench.experiments.metrics import kl_from, logit_difference, probability
 from workbench.experiments.neurons import neurons
 from workbench.experiments.nodes import Node, Receiver, all_nodes, all_receivers
 from workbench.experiments.patching import component_patching, patching_grid
+from workbench.experiments.patching_controls import patching_controls
 from workbench.experiments.paths import path_patching
 from workbench.experiments.probes import probe
 from workbench.experiments.routing import expert_load, routing
@@ -95,6 +99,8 @@ __all__ = [
     "head_scores",
     "integrated_gradients",
     "kl_from",
+    "joint_patching",
+    "lens_difference",
     "lens_kl",
     "logit_difference",
     "logit_lens",
@@ -105,6 +111,7 @@ __all__ = [
     "ov_circuit",
     "over_prompts",
     "patching_grid",
+    "patching_controls",
     "path_patching",
     "probability",
     "probe",

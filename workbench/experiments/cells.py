@@ -154,9 +154,9 @@ def _by_expert(
     return dict(zip(indices.tolist(), weights[:, None] * out, strict=True))
 
 
-def passes(cells: Iterable[Cell], length: int, n_layers: int, tokens: int = MOST) -> Iterator[list[Cell]]:
-    """Cells that are run together, in the order of the layers that they enter; at most so many tokens at once, where
-    one patch does not need more."""
+def passes(cells: Iterable[Cell], length: int, n_layers: int, tokens: int | None = None) -> Iterator[list[Cell]]:
+    """Cells that are run together, in the order of the layers that they enter; at most so many tokens at once (None:
+    MOST), where one patch does not need more."""
     at = defaultdict(list)
     for cell in cells:
         at[cell.column].append(cell)
@@ -165,7 +165,7 @@ def passes(cells: Iterable[Cell], length: int, n_layers: int, tokens: int = MOST
     weights = tuple(sum(max(0, n_layers - 1 - cell.layer) for cell in at[column]) for column in columns)
     for start, end in _spans(tuple(columns), weights, length, n_layers):
         together = sorted((c for column in columns[start:end] for c in at[column]), key=lambda cell: cell.layer)
-        most = max(1, tokens // (length - columns[start]))
+        most = max(1, (tokens or MOST) // (length - columns[start]))
         yield from (together[i : i + most] for i in range(0, len(together), most))
 
 

@@ -29,7 +29,9 @@ def edge_variables(names: Sequence[str], predicted: np.ndarray, held: np.ndarray
         "frozen_effect": "target with the edge less without it, in the held model",
         "live_effect": "the same in the live model",
     }
-    made: dict[str, tuple] = {name: (("edge",), value, quantity(said[name], "logits")) for name, value in values.items()}
+    made: dict[str, tuple] = {
+        name: (("edge",), value, quantity(said[name], "logits")) for name, value in values.items()
+    }
     for mode in ("frozen", "live"):
         correlation, signs = agreement(values["predicted"], values[f"{mode}_effect"])
         made[f"{mode}_correlation"] = ((), correlation, quantity(f"of predicted with {mode}_effect"))

@@ -56,9 +56,10 @@ def attribution_graph(
         adjacency (target, source), in logits, between kept nodes and "logits"; edge_influence, the same as shares of
         the flow into the logits; activation, influence (source). bias, error, rest, total (target): edges + bias +
         error + rest = total, the activation. attention (target, source), how much of its attention a head pays to the
-        source's position; routing_weight (target), of an expert; NaN elsewhere. bias_influence, error_influence (target),
-        what of the flow starts at the node itself. value (), of the target. embed_share, bias_share, error_share (): of the
-        flow, before pruning, where it starts; together 1. kept_share (), the influence kept among heads and experts.
+        source's position; routing_weight (target), of an expert; NaN elsewhere. bias_influence and error_influence
+        (target), what of the flow starts at the node itself. value (), of the target. embed_share, bias_share and
+        error_share (): of the flow, before pruning, where it starts; together 1. kept_share (), the influence kept
+        among heads and experts.
         With ``confirm``: predicted, frozen_effect, live_effect (edge), of having the edge, and their agreement:
         frozen_correlation, frozen_signs, live_correlation, live_signs (). Names are as ``Node`` spells them.
 

@@ -101,7 +101,9 @@ class Kept:
             ValueError: for one that is not there, or that leads to the logits.
         """
         if target == "logits":
-            raise ValueError(f"{source:.80} → logits is exact where the final norm is held: there is nothing to confirm")
+            raise ValueError(
+                f"{source:.80} → logits is exact where the final norm is held: there is nothing to confirm"
+            )
         pair = self.node(source), self.node(target)
         if pair[1].kind == "embed" or not self.effect(*pair):
             raise ValueError(f"there is no edge {source} → {target}")
@@ -141,7 +143,11 @@ class Kept:
             "error": (of_targets, numpy(self.error), quantity("what an expert adds beyond its linear part", "logits")),
             "rest": (of_targets, numpy(self.rest), quantity("edges from nodes that were not kept", "logits")),
             "total": (of_targets, numpy(self.total), quantity("all that comes in: the activation", "logits")),
-            "bias_influence": (of_targets, self._flow_of(self.bias), quantity("share of the flow from the node's biases")),
+            "bias_influence": (
+                of_targets,
+                self._flow_of(self.bias),
+                quantity("share of the flow from the node's biases"),
+            ),
             "error_influence": (of_targets, self._flow_of(self.error), quantity("share of the flow from its error")),
             "routing_weight": (of_targets, self.routing, quantity("routing weight of an expert")),
             "value": ((), self.value, quantity("the target", "logits")),

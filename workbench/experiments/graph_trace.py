@@ -84,7 +84,7 @@ class Trace:
 
     @torch.no_grad()
     def confirm(self, edges: int | Sequence[tuple[str, str]], on_step: Step | None = None) -> None:
-        """Take edges away, one at a time, in the held model and in the live one; those that were taken before are known.
+        """Take edges away, one at a time, in the held model and in the live one; those taken away before are known.
 
         Args:
             edges: how many of the largest between kept nodes, without those into the logits, which are exact; or
@@ -169,5 +169,3 @@ def _read(model: HookedGptOss, given: Any, row: int, logits_at: int | None) -> t
             raise ValueError(f"logits_at={logits_at}: the text has positions {columns[0]} to {columns[-1]}")
         columns = columns[: columns.index(logits_at) + 1]
     return tokens[row, columns], columns
-
-

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from workbench import sweeps
 from workbench.activations import Run, run
-from workbench.experiments.cells import MOST, WATCHED, Cell, passes, patched_logits
+from workbench.experiments.cells import WATCHED, Cell, passes, patched_logits
 from workbench.experiments.metrics import Measure, Metric, as_metric
 from workbench.experiments.rows import check_index, numpy, provenance, quantity, real_columns, token_coords
 from workbench.experiments.watch import Watch
@@ -85,7 +85,7 @@ class Setting:
 
         def batches(left: Iterable[sweeps.Cell]) -> Iterator[list[sweeps.Cell]]:
             length = self.text.tokens.shape[1]
-            tokens = MOST if order is None else max(WATCHED, length)
+            tokens = None if order is None else max(WATCHED, length)
             for group in groups(left, ranks):
                 patches = [by_index[cell.index] for cell in group]
                 for together in passes(patches, length, self.model.config.n_layers, tokens):

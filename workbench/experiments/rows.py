@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
+from transformer_lens import ActivationCache
 
 from workbench.activations import Run
 from workbench.text import Tokenizer, label
@@ -79,3 +81,13 @@ def check_index(what: str, value: int, size: int) -> None:
     if not 0 <= value < size:
         nearest = min(max(value, 0), size - 1)
         raise ValueError(f"{what}={value}: the model has {what}s 0 to {size - 1}, the nearest is {nearest}")
+
+
+def with_sites(run: Run, sites: Mapping[str, np.ndarray]) -> Run:
+    """A run as if it had kept these sites, and no others: for what reads a run, where numbers come from elsewhere.
+
+    Args:
+        sites: each with its batch axis.
+    """
+    kept = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in sites.items()}
+    return replace(run, cache=ActivationCache(kept, run.model))

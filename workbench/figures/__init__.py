@@ -11,6 +11,7 @@ from workbench.figures.features import feature_heatmap
 from workbench.figures.gradients import attribution_grid
 from workbench.figures.graph import attribution_graph
 from workbench.figures.head_matches import head_matches
+from workbench.figures.lens_difference import lens_difference_heatmap
 from workbench.figures.load_table import load_table
 from workbench.figures.logit_lens import logit_lens_heatmap
 from workbench.figures.mediation import mediation_table
@@ -62,6 +63,7 @@ __all__ = [
     "head_matches",
     "head_scores",
     "knock_out_curve",
+    "lens_difference_heatmap",
     "lens_kl",
     "load_table",
     "logit_lens_heatmap",

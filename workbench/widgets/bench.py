@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.activations import Run
+from workbench.figures.text import visible
 from workbench.interventions import Intervention
 from workbench.model import HookedGptOss
 from workbench.prompts import Pair
@@ -190,7 +191,7 @@ class Bench(LiveView):
     def __repr__(self) -> str:
         state = self.session.state
         names = ", ".join(f"{prompt.name}: {len(prompt.tokens)} tokens" for prompt in state.prompts)
-        return f"Bench({self.session.config.name}, {names}, {len(state.specs)} interventions)"
+        return f"Bench({visible(self.session.config.name, 80)}, {names}, {len(state.specs)} interventions)"
 
 
 def _prompts(given: Any) -> dict[str, Input]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from workbench.prompts.pair import Prompt as Input
@@ -32,7 +32,7 @@ def from_list(messages: Sequence[Mapping[str, Any]]) -> Chat:
     Raises:
         ValueError: for messages that are none, naming the one.
     """
-    chat = Chat()
+    chat = Chat(system_message=None)
     for i, given in enumerate(messages):
         if not isinstance(given, Mapping) or not isinstance(given.get("role"), str):
             raise ValueError(f"message {i}: expected an object with a role, got {given!r:.80}")
@@ -55,7 +55,10 @@ def _with(chat: Chat, given: Mapping[str, Any]) -> Chat:
         return chat.developer(_text(given), tools)
     fields = {name: given[name] for name in _MESSAGE & set(given) if given[name] is not None}
     _text(given)
-    return dataclasses.replace(chat, messages=(*chat.messages, Message(**fields)))
+    made = Message(**fields)
+    if made.role == "system" and chat == Chat(system_message=None):  # of unusual text: it still comes first
+        return Chat(system_message=made)
+    return dataclasses.replace(chat, messages=(*chat.messages, made))
 
 
 def _text(given: Mapping[str, Any]) -> str:
@@ -89,7 +92,7 @@ def prompt_from_dict(given: Mapping[str, Any]) -> Input:
 
 
 def prompt_code(given: Input) -> str:
-    """A prompt as Python, after ``import workbench as wb``."""
+    """A prompt as Python, after the imports of code.py."""
     if isinstance(given, str):
         return repr(given)
     return chat_code(given) if isinstance(given, Chat) else f"torch.tensor([{list(given)}])"
@@ -97,10 +100,10 @@ def prompt_code(given: Input) -> str:
 
 def chat_code(chat: Chat) -> str:
     """The calls that make a chat."""
-    if chat.system_message is None:
-        first, messages = "wb.Chat(system_message=None)", chat.messages
-    else:
+    if isinstance(chat.system_message, System):
         first, messages = "wb.Chat()", chat.all_messages
+    else:
+        first, messages = f"wb.Chat(system_message={chat.system_message!r})", chat.messages
     calls = [_call(message) for message in messages if message != Chat().system_message]
     if len(calls) < 2:
         return first + "".join(calls)
@@ -111,18 +114,33 @@ def _call(message: Any) -> str:
     if isinstance(message, System):
         return f".system({_arguments(message, System())})"
     if isinstance(message, Developer):
-        tools = f", tools={list(message.tools)!r}" if message.tools else ""
+        tools = f", tools=[{', '.join(f'wb.{tool!r}' for tool in message.tools)}]" if message.tools else ""
         return f".developer({message.instructions!r}{tools})"
-    plain = Message(message.role, message.text)
-    if message == plain and message.role == "user":
+    if message == Message("user", message.text):
         return f".user({message.text!r})"
-    if message.role == "assistant" and message.name is None:
-        given = {name: getattr(message, name) for name in ("channel", "recipient", "content_type", "complete")}
-        said = "".join(f", {name}={value!r}" for name, value in given.items() if value not in (None, True))
-        return f".assistant({message.text!r}{said})"
-    if message.role == "tool" and message.name:
-        return f".tool({message.name!r}, {message.text!r}, channel={message.channel!r})"
-    return f"._add({message!r})"
+    called = _assistant(message) if message.role == "assistant" else _tool(message) if message.role == "tool" else None
+    return called or f"._add({message!r})"
+
+
+def _assistant(message: Message) -> str | None:
+    given = {name: getattr(message, name) for name in ("channel", "recipient", "content_type", "complete")}
+    if message.channel is None or not _makes(lambda: Chat().assistant(message.text, **given), message):
+        return None
+    said = "".join(f", {name}={value!r}" for name, value in given.items() if value not in (None, True))
+    return f".assistant({message.text!r}{said})"
+
+
+def _tool(message: Message) -> str | None:
+    if not _makes(lambda: Chat().tool(str(message.name), message.text, message.channel), message):  # pyright: ignore
+        return None
+    return f".tool({message.name!r}, {message.text!r}, channel={message.channel!r})"
+
+
+def _makes(make: Callable[[], Chat], message: Message) -> bool:
+    try:
+        return make().messages == (message,)
+    except HarmonyError:
+        return False
 
 
 def _arguments(message: Any, default: Any) -> str:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import keyword
 from collections.abc import Sequence
 
 from workbench.activations import affordable_sites
 from workbench.interventions import code as specs_code
 from workbench.widgets import chats, recipes
+from workbench.widgets.names import variable
 from workbench.widgets.session import Session
 from workbench.widgets.state import EDITED
 
 _MADE_BY_HAND = "# model: this one was not loaded from a checkpoint; make it here"
-_TAKEN = {"wb", "torch", "experiments", "figures", "model", "run", "base", "vectors"}
 
 
 def of(session: Session, view: str | None = None) -> str:
@@ -32,14 +31,6 @@ def of(session: Session, view: str | None = None) -> str:
     return f"{_imports(body)}\n\n{body}\n"
 
 
-def variable(name: str) -> str:
-    """A prompt's name as a variable's."""
-    made = "".join(c if c.isalnum() or c == "_" else "_" for c in name) or "prompt"
-    if not made.isidentifier() or keyword.iskeyword(made) or made in _TAKEN:
-        made = f"prompt_{made}"
-    return made
-
-
 def shown(session: Session) -> str:
     """The variable that holds the run that the views show."""
     return "run" if session.state.shown == EDITED else variable(session.state.shown)
@@ -55,6 +46,8 @@ def _imports(body: str) -> str:
     wanted = [name for name in ("experiments", "figures") if f"{name}." in body]
     lines = ["import torch\n"] if "torch." in body else []
     lines.append("import workbench as wb")
+    if "(Message(" in body or "=Message(" in body:  # one that none of Chat's own methods writes
+        lines.append("from workbench.text.harmony.chat import Message")
     if wanted:
         lines.append(f"from workbench import {', '.join(wanted)}")
     return "\n".join(lines)
@@ -92,7 +85,7 @@ def _given(session: Session) -> list[str]:
     """``sources=``, where the interventions take anything from elsewhere; vectors are in ``vectors``."""
     state = session.state
     used = {source for spec in state.specs for source, _ in spec.reads(session.config)}
-    runs = [f"{p.name!r}: {_source(session, p.name)}" for p in state.prompts if p.name in used]
+    runs = [f"{p.name!r}: {source_of(session, p.name)}" for p in state.prompts if p.name in used]
     vectors = bool(used & set(state.vectors))
     if not runs:
         return ["sources=vectors"] if vectors else []
@@ -104,7 +97,7 @@ def _vectors(session: Session, used: set[str]) -> str:
     return ", ".join(f"{name!r}: {recipes.code(vectors[name])}" for name in vectors if name in used)
 
 
-def _source(session: Session, name: str) -> str:
+def source_of(session: Session, name: str) -> str:
     """A prompt's run, made again where it did not keep what the specs read of it."""
     read = {site for spec in session.state.specs for source, site in spec.reads(session.config) if source == name}
     kept = set(session.model.sites.wanted(None))

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import io
+import re
 import zipfile
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import pandas as pd
 import xarray as xr
 
 from workbench.widgets import static
 from workbench.widgets.session import Session
+from workbench.widgets.worker import in_words
 
 Format = Literal["html", "csv", "png"]
 FORMATS = ("html", "csv", "png")
+# What a spreadsheet reads as a formula: at a cell's start, also where it breaks cells elsewhere than we do.
+_FORMULA = re.compile(r"(^|[;\t\r\n])(?=[=+\-@＝＋－＠].)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -47,8 +52,20 @@ def export(session: Session, format: str, view: str | None = None) -> Exported:
 
 def body(session: Session, names: list[str]) -> str:
     """The static form of views, after the tokens and what was done to the run."""
-    views = [session.views[name] for name in dict.fromkeys(["tokens", *names]) if name in session.views]
-    return _head(session) + "".join(static.section(view.title, view.static()) for view in views)
+    views = [session.views[name] for name in dict.fromkeys([*_above(session), *names]) if name in session.views]
+    return _head(session) + "".join(static.section(view.title, _said(view)) for view in views)
+
+
+def _said(view: Any) -> str:
+    try:
+        return view.static()
+    except Exception as error:  # one view that has nothing to say must not keep the others from being read
+        return static.note(in_words(error))
+
+
+def _above(session: Session) -> list[str]:
+    """What the shell shows above the views."""
+    return ["tokens", "effect"] if session.state.specs else ["tokens"]
 
 
 def _head(session: Session) -> str:
@@ -75,7 +92,11 @@ def _tables(session: Session, names: list[str], stem: str) -> Exported:
 
 
 def csv_files(data: xr.Dataset) -> dict[str, bytes]:
-    """A dataset as CSV: variables of the same dims together in one file, by the dims' names ("" where all are)."""
+    """A dataset as CSV: variables of the same dims together in one file, by the dims' names ("" where all are).
+
+    Text that a spreadsheet would run as a formula (a token may be ``=cmd|…``) gets an apostrophe before it, as its own
+    manual has it. Whoever wants the text as it is reads the dataset, or ``token_id``.
+    """
     groups: dict[tuple[Any, ...], list[Any]] = {}
     for name, values in data.data_vars.items():
         groups.setdefault(values.dims, []).append(name)
@@ -84,10 +105,23 @@ def csv_files(data: xr.Dataset) -> dict[str, bytes]:
         part = "" if len(groups) == 1 else "-" + ("-".join(map(str, dims)) or "values")
         if dims:
             frame = data[variables].to_dataframe().reset_index()
-            made[part] = frame.to_csv(index=False).encode()
         else:
-            made[part] = "\n".join(["name,value", *(f"{name},{data[name].item()}" for name in variables)]).encode()
+            frame = pd.DataFrame({"name": variables, "value": [data[name].item() for name in variables]}, dtype=object)
+        made[part] = _guarded(frame).to_csv(index=False).encode()
     return made
+
+
+def _guarded(frame: pd.DataFrame) -> pd.DataFrame:
+    for column in frame.columns:
+        if not pd.api.types.is_numeric_dtype(frame[column]):
+            plain = {value: guarded(value) for value in frame[column].unique()}
+            frame[column] = frame[column].map(plain)
+    return frame
+
+
+def guarded(value: Any) -> Any:
+    """A text of which no spreadsheet makes a formula; anything else as it is."""
+    return _FORMULA.sub(r"\1'", value) if isinstance(value, str) else value
 
 
 def _picture(session: Session, names: list[str], stem: str) -> Exported:

@@ -40,10 +40,10 @@ class Jobs:
             KeyboardInterrupt: all jobs are cancelled then.
         """
         try:
-            while unfinished := self._under_way():
+            while unfinished := self.under_way():
                 unfinished[0].wait(timeout)
         except KeyboardInterrupt:
-            for job in self._under_way():
+            for job in self.under_way():
                 job.cancel()
             raise
 
@@ -118,7 +118,8 @@ class Jobs:
         """Do it on the model's thread and wait for it."""
         return work() if self.worker.here else self.submit(lambda job: work(), label, urgent=True).result()
 
-    def _under_way(self) -> list[Job]:
+    def under_way(self) -> list[Job]:
+        """Jobs that are not over."""
         return [job for job in self.jobs if not job.future.done()]
 
     def _on_job(self, job: Job) -> None:
@@ -126,7 +127,7 @@ class Jobs:
 
     def stop(self) -> None:
         """Cancel what is under way, and send nothing any more."""
-        for job in self._under_way():
+        for job in self.under_way():
             job.cancel()
         self.streams.close()
         self.send = _silence

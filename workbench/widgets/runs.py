@@ -171,7 +171,7 @@ class Runs(Jobs):
                 needed.setdefault(source, set()).update([] if site is None else [site])
         vectors = {name: recipes.make(recipe, self.model) for name, recipe in state.vectors.items() if name in needed}
         names = [prompt.name for prompt in state.prompts if prompt.name in needed]
-        return vectors | {name: self._keeping(self.run(name, newest=True), needed[name]) for name in names}
+        return vectors | {name: self.keeping(self.run(name, newest=True), needed[name]) for name in names}
 
     # ------------------------------------------------------------ how it is made
 
@@ -217,10 +217,10 @@ class Runs(Jobs):
 
     def _run_edited(self, state: State) -> Run:
         base = self.run(state.subject, newest=True)
-        recording = self._recording(base)
+        recording = self.recording(base)
         return rerun(base, state.specs, recording=recording, sources=self.sources_of(state), name=EDITED)
 
-    def _recording(self, of: Run) -> Any:
+    def recording(self, of: Run) -> Any:
         """What runs of this prompt go on from; made when first needed."""
         name = of.name if of.name in self._runs else self.state.subject
         if name == EDITED:
@@ -231,11 +231,11 @@ class Runs(Jobs):
 
     def _computed(self, of: Run, site: str) -> np.ndarray:
         sources = {} if not of.interventions else self.sources
-        made = self.on_worker(lambda: site_of(of, site, self._recording(of), sources=sources), f"compute {site}")
+        made = self.on_worker(lambda: site_of(of, site, self.recording(of), sources=sources), f"compute {site}")
         made = made.detach().cpu()
         return made.float().numpy() if made.is_floating_point() else made.numpy()
 
-    def _keeping(self, of: Run, sites: set[str]) -> Run:
+    def keeping(self, of: Run, sites: set[str]) -> Run:
         """A run that kept these sites: as it is, or made again for them."""
         if sites <= set(of.cache.cache_dict):
             return of

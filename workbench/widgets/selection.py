@@ -19,6 +19,7 @@ from workbench.interventions import (
     PatchExpert,
 )
 from workbench.model import Config
+from workbench.widgets.names import EDITED, variable
 
 if TYPE_CHECKING:
     from workbench.widgets.session import Session
@@ -141,7 +142,7 @@ class Selection:
     def code(self) -> str:
         """Lines of Python that read these values without a widget, given the runs by their names (``bench.code()``)."""
         name = self.run if self.run is not None else self._bound().state.shown
-        run = "run" if name == "edited" else name
+        run = "run" if name == EDITED else variable(name)
         at = "" if self.positions is None else f".sel(pos={_index(self.positions)})"
         if self.site is not None:
             dims = self._bound().model.sites[self.site].dims

@@ -13,6 +13,7 @@ from workbench.prompts.pair import Prompt as Input
 from workbench.prompts.pair import token_ids
 from workbench.widgets import recipes
 from workbench.widgets.history import Entry, History
+from workbench.widgets.names import check_name
 from workbench.widgets.runs import Runs
 from workbench.widgets.selection import Selection
 from workbench.widgets.state import EDITED, LAYOUTS, Chip, Prompt, State, study_of, with_study
@@ -49,7 +50,7 @@ class Session(Runs):
         first = made[0].name
         state = State(made, first, answer=answer, vectors=dict(vectors or {}), shown=first)
         self.state = state.with_specs(_interventions(interventions))
-        self._check(self.state)
+        self.check(self.state)
         self.history = History(study_of(self.state), "opened")
         if self.state.specs:
             self.state = replace(self.state, shown=EDITED)
@@ -76,7 +77,7 @@ class Session(Runs):
             made = change(start) if callable(change) else start.with_specs(_interventions(change))
             if study_of(made) == study_of(before):
                 return
-            self._check(made)
+            self.check(made)
             if instead_of == self.history.now.id and self.history.can_undo:
                 self.history.step(-1)
             self.history.push(study_of(made), label)
@@ -124,6 +125,7 @@ class Session(Runs):
         Raises:
             ValueError: for a recipe that is none.
         """
+        check_name(name, "vector")
         recipes.check(recipe, self.model)
         self.edit(lambda state: replace(state, vectors={**state.vectors, name: recipe}), f"vector {name}")
 
@@ -135,7 +137,7 @@ class Session(Runs):
     def restore(self, state: State, history: Sequence[tuple[str, tuple[Any, ...]]], at: int) -> None:
         """Become a state from a file, with its history."""
         with self._lock:
-            self._check(state)
+            self.check(state)
             self.history.restore(history, at)
             self._become(state)
 
@@ -214,14 +216,17 @@ class Session(Runs):
     # ------------------------------------------------------------ inside
 
     def _prompt(self, name: str, given: Input) -> Prompt:
-        if name == EDITED:
-            raise ValueError(f"a prompt cannot be named {EDITED!r}, the name of the run with the interventions")
-        return Prompt(name, given, token_ids(given, self.tokenizer))
+        return Prompt(check_name(name), given, token_ids(given, self.tokenizer))
 
     def _length(self) -> int:
         return len(self.state.prompt(self.state.subject).tokens)
 
-    def _check(self, state: State) -> None:
+    def check(self, state: State) -> None:
+        """Refuse a state that cannot be run.
+
+        Raises:
+            ValueError: for an empty prompt, or interventions that the model, the text or the sources do not have.
+        """
         n_pos = len(state.prompt(state.subject).tokens)
         if not n_pos:
             raise ValueError(f"the prompt {state.subject!r} has no tokens; write something")

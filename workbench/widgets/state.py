@@ -8,9 +8,9 @@ from typing import Any
 
 from workbench.interventions import Intervention
 from workbench.prompts.pair import Prompt as Input
+from workbench.widgets.names import EDITED as EDITED
 from workbench.widgets.selection import Selection
 
-EDITED = "edited"  # the name of the run with the interventions on
 LAYOUTS = ("tabs", "side")
 
 

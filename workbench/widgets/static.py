@@ -13,6 +13,7 @@ from jaxtyping import UInt8
 from plotly.colors import hex_to_rgb
 
 from workbench.figures.style import INK, LINE, MONO, SANS, SOFT, colours, ink_on, role_colour, tint
+from workbench.widgets.names import spelled
 
 MOST_CELLS = 600  # of a grid that is written as a table; larger ones are pictures
 _FONT = f"font:12px {SANS.replace(chr(34), chr(39))};color:{INK}"
@@ -29,8 +30,8 @@ def document(title: str, body: str) -> str:
 
 
 def text(given: object) -> str:
-    """Any text as HTML that shows just that text, and does not turn what is beside it around."""
-    return escape(str(given), quote=True)
+    """Any text as HTML that shows just that text: characters that cannot be seen, or turn others around, by number."""
+    return escape(spelled(str(given)), quote=True)
 
 
 def section(title: str, *parts: str) -> str:

@@ -20,6 +20,12 @@ from workbench.widgets.wire import clean, packed
 from workbench.widgets.worker import in_words
 
 STATIC = Path(__file__).parent / "static"
+# Without a kernel JupyterLab writes "Loading widget..." for ever: that line is left out where the static form stands
+# below it. (A live view has elements in it, and Lab's own errors have the class.)
+QUIET = (
+    ".jp-OutputArea-child:not(:has(> .jp-OutputArea-output > *, > .jupyter-widgets))"
+    ":has(+ .jp-OutputArea-child .wb-static-{}) {{ display: none }}"
+)
 
 
 class LiveView(anywidget.AnyWidget):
@@ -98,11 +104,16 @@ class LiveView(anywidget.AnyWidget):
 
     def _ipython_display_(self, **kwargs: Any) -> None:
         """The live view, and beside it its static form, which hides itself while the live one is there."""
-        from IPython.display import HTML, display
+        from IPython.display import display
 
         data: Any = self._repr_mimebundle_(**kwargs)  # anywidget gives (data, metadata), ipywidgets the data
         display(data if isinstance(data, dict) else data[0], raw=True)
-        self._frozen = display(HTML(self._beside()), display_id=True)
+        self._frozen = display(self._still(), display_id=True)
+
+    def _still(self) -> Any:
+        from IPython.display import HTML
+
+        return HTML(f"<style>{QUIET.format(self._static_id)}</style>{self._beside()}")
 
     def _beside(self) -> str:
         return f'<div class="wb-static wb-static-{self._static_id}">{self.static()}</div>'
@@ -130,10 +141,8 @@ class LiveView(anywidget.AnyWidget):
 
     def freeze(self) -> None:
         """Put what is on screen now into the notebook's file, as it will be seen without a kernel."""
-        from IPython.display import HTML
-
         if self._frozen is not None:
-            self._frozen.update(HTML(self._beside()))
+            self._frozen.update(self._still())
 
     def close(self) -> None:
         """Stop its jobs and take it off the screen. (Python calls it too where the making of one has failed.)"""

@@ -41,7 +41,7 @@ def _plain(name: str, values: np.ndarray) -> np.ndarray:
 
 
 def clean(value: Any) -> Any:
-    """JSON without NaN or infinities (null in their place), and without numpy's own numbers."""
+    """JSON without NaN or infinities (null in their place), numpy's own numbers, or halves of a surrogate pair."""
     if isinstance(value, Mapping):
         return {str(key): clean(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -52,4 +52,6 @@ def clean(value: Any) -> Any:
         return clean(value.tolist())
     if isinstance(value, float) and not math.isfinite(value):
         return None
+    if isinstance(value, str) and not value.isascii():
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
     return value

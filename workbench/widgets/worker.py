@@ -17,9 +17,12 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 from weakref import WeakKeyDictionary
 
+from workbench.widgets.names import spelled
+
 JobState = Literal["queued", "running", "done", "cancelled", "failed"]
 Work = Callable[["Job"], Any]
 _numbers = itertools.count(1)
+LONGEST_ERROR = 1500  # characters: it may quote a text, or a file
 
 
 class Cancelled(Exception):
@@ -241,4 +244,4 @@ def in_words(error: BaseException) -> str:
     """An exception as one message: what our own errors say, with the type before what others say."""
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     ours = isinstance(error, ValueError | KeyError | TypeError | MemoryError) and text
-    return text if ours else f"{type(error).__name__}: {text}".rstrip(": ")
+    return spelled((text if ours else f"{type(error).__name__}: {text}".rstrip(": "))[:LONGEST_ERROR])

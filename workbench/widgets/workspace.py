@@ -14,6 +14,7 @@ from workbench.model.fingerprint import fingerprint
 from workbench.prompts.pair import token_ids
 from workbench.widgets import recipes
 from workbench.widgets.chats import prompt_as_dict, prompt_from_dict
+from workbench.widgets.names import check_name
 from workbench.widgets.selection import Selection
 from workbench.widgets.session import Session
 from workbench.widgets.state import LAYOUTS, STUDY, Chip, Prompt, State, study_of
@@ -40,7 +41,8 @@ def to_json(session: Session) -> str:
         "history": [{"label": entry.label, "study": _study(entry.study)} for entry in history.entries],
         "at": history.at,
     }
-    return json.dumps(made, indent=1, ensure_ascii=False)
+    text = json.dumps(made, indent=1, ensure_ascii=False)
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")  # half a surrogate pair: JSON's own escape
 
 
 def _study(study: tuple[Any, ...]) -> dict[str, Any]:
@@ -111,20 +113,21 @@ def _read_study(session: Session, given: Mapping[str, Any]) -> tuple[Any, ...]:
     prompts = []
     for each in given["prompts"]:
         made = prompt_from_dict(each)
-        prompts.append(Prompt(str(each["name"]), made, token_ids(made, session.tokenizer)))
+        prompts.append(Prompt(check_name(each["name"]), made, token_ids(made, session.tokenizer)))
     if not 1 <= len(prompts) <= 2 or len({prompt.name for prompt in prompts}) != len(prompts):
         raise ValueError(f"this workspace has {len(prompts)} prompts: expected one or two, of different names")
     chips = tuple(
         Chip(i + 1, from_dict(each["spec"], f"intervention {i}"), bool(each["on"]))
         for i, each in enumerate(given["chips"])
     )
-    for recipe in given["vectors"].values():
+    for name, recipe in given["vectors"].items():
+        check_name(name, "vector")
         recipes.check(recipe, session.model)
     answer = None if given["answer"] is None else tuple(given["answer"])
     if answer is not None and not all(type(token) is int and 0 <= token < session.config.d_vocab for token in answer):
         raise ValueError(f"this workspace's answer is {answer!r}: expected two tokens of the vocabulary")
     state = State(tuple(prompts), str(given["subject"]), chips, answer, dict(given["vectors"]))
-    state.prompt(state.subject)
+    session.check(state)
     return study_of(state)
 
 

@@ -36,7 +36,10 @@ test("token ids are whole numbers or an error that names the one that is not", (
 });
 
 test("text becomes a user's message and messages become text", () => {
-  assert.deepEqual(drafts.withKind(drafts.draftOf(text("p", "Hi")), "chat").messages, [{ role: "user", text: "Hi" }]);
+  assert.deepEqual(drafts.withKind(drafts.draftOf(text("p", "Hi")), "chat").messages, [
+    { role: "system", reasoning: "medium" }, // what the model is used to; a chat without one can be had by removing it
+    { role: "user", text: "Hi" },
+  ]);
   assert.equal(drafts.withKind(drafts.draftOf(chat("p", [{ role: "user", text: "Hi" }, { role: "assistant", text: "Yes" }])), "text").text, "Hi\nYes");
 });
 

@@ -12,12 +12,13 @@ from workbench import experiments, figures
 from workbench.experiments.rows import provenance
 from workbench.figures.text import visible
 from workbench.widgets import static
-from workbench.widgets.code import _source, variable
-from workbench.widgets.views.ablation_parts import Part, code_of, name, shape
+from workbench.widgets.code import source_of, variable
+from workbench.widgets.views.ablation_choice import Choice, Side
+from workbench.widgets.views.ablation_parts import Part, code_of, name
 from workbench.widgets.views.ablation_sweep import SEED, Group, Sweep, movers
 
 if TYPE_CHECKING:
-    from workbench.widgets.views.ablation import Ablation, Side
+    from workbench.widgets.views.ablation import Ablation
 
 WRITTEN = 30  # rows of the page's table
 COLUMNS = {
@@ -29,10 +30,10 @@ COLUMNS = {
 }
 
 
-def tables(view: Ablation) -> tuple[list[Side], list[Sweep], dict[str, np.ndarray]]:
+def tables(view: Ablation, choice: Choice) -> tuple[list[Side], list[Sweep], dict[str, np.ndarray]]:
     """The sides, their sweeps, and every column as [side layer index]."""
-    sides = view.sides()
-    sweeps, read = [view.sweep(side) for side in sides], [view.numbers(side) for side in sides]
+    sides = choice.sides()
+    sweeps, read = [view.sweep(choice, side) for side in sides], [view.numbers(choice, side) for side in sides]
     found = {key: np.stack([getattr(each, key) for each in read]) for key in ("activation", "norm", "direct")}
     return sides, sweeps, found | {key: np.stack([getattr(each, key) for each in sweeps]) for key in ("effect", "kl")}
 
@@ -62,21 +63,22 @@ def _number(value: Any) -> float | None:
 
 def page(view: Ablation) -> str:
     """The first rows, as they are sorted, and the group."""
-    sides, sweeps, found = tables(view)
-    kind, right, wrong = view.kind(), *map(view.session.word, view.session.metric())
-    ends = "; ".join(f"{side.title} {view._metric(side):+.3g}" for side in sides)
+    choice = view.choice()
+    sides, sweeps, found = tables(view, choice)
+    kind, right, wrong = choice.kind, *map(view.session.word, view.session.metric())
+    ends = "; ".join(f"{side.title} {choice.metric(side):+.3g}" for side in sides)
     left = sum(sweep.left for sweep in sweeps)
     parts = [
-        static.note(f"every {kind}, policy {view.policy()}; effects are changes of logit {right} − logit {wrong} after "
+        static.note(f"every {kind}, policy {choice.policy}; effects are changes of logit {right} − logit {wrong} after "
                     f"the last token, which is {ends}"),
         static.note(f"{left} total effects not run yet" if left else "all total effects are run"),
     ]  # fmt: skip
     headers = ["component"]
     for words in COLUMNS.values():
         headers += [f"{words}: {title}" for title in _titles(sides)]
-    rows = [[name(kind, part), *_cells(found, part)] for part in _order(view, found)]
+    rows = [[name(kind, part), *_cells(found, part)] for part in _order(choice, found)]
     parts.append(static.table(headers, rows, WRITTEN))
-    chosen = view.group()
+    chosen = choice.group()
     for side, sweep in zip(sides, sweeps, strict=True):
         group = sweep.groups.get(tuple(chosen))
         if group is not None and np.isfinite(group.effect[0]):
@@ -97,16 +99,16 @@ def _cells(found: dict[str, np.ndarray], part: Part) -> list[str]:
     return made
 
 
-def _order(view: Ablation, found: dict[str, np.ndarray]) -> list[Part]:
+def _order(choice: Choice, found: dict[str, np.ndarray]) -> list[Part]:
     """Components as the table is sorted; what is not known comes last."""
-    parts = [tuple(part) for part in np.ndindex(shape(view.kind(), view.session.config))]
-    key, _, side = view.option("sort").partition(".")
+    parts = [tuple(part) for part in np.ndindex(choice.shape)]
+    key, _, side = choice.options["sort"].partition(".")
     if key not in found:
-        return parts[::-1] if view.option("down") else parts
+        return parts[::-1] if choice.options["down"] else parts
     values = found[key]
     both = {"left": values[0], "right": values[-1], "difference": values[-1] - values[0]}
     chosen = both.get(side, values[0])
-    sign = -1 if view.option("down") else 1
+    sign = -1 if choice.options["down"] else 1
     return sorted(parts, key=lambda part: (np.isnan(chosen[part]), sign * np.nan_to_num(chosen[part])))
 
 
@@ -124,43 +126,44 @@ def _said(words: dict[str, Any], names: list[str]) -> str:
 
 def code(view: Ablation) -> str:
     """Python that finds the same numbers."""
-    session, sides, kind = view.session, view.sides(), view.kind()
-    policy, source, left = view.policy(), view.source(), view.sweep(sides[0])
+    session, choice = view.session, view.choice()
+    sides, kind = choice.sides(), choice.kind
+    left = view.sweep(choice, sides[0])
     if len(left.order) < left.able.size:
         components = _specs(left, sorted(left.order))  # those that are left out cannot be taken out in this way
     else:
-        components = code_of(kind, policy, source, session.config)
+        components = code_of(kind, choice.policy, choice.source, session.config)
     lines = [
         f"components = {components}",
         f"direct = experiments.direct_logit_attribution({variable(sides[0].name)}, {session.metric()})",
     ]
     for which, side in zip(("left", "right"), sides, strict=False):
-        lines.append(f"{which} = {_call(view, side, 'components')}  # {visible(side.title, 60)}")
-    lines += _floor_code(view, sides[0], left) + _group_code(view, sides[0], left)
+        lines.append(f"{which} = {_call(choice, side, 'components')}  # {visible(side.title, 60)}")
+    lines += _floor_code(choice, sides[0], left) + _group_code(choice, sides[0], left)
     lines.append("figures.ablation_bars(left)" if kind == "layer" else "figures.ablation_heatmap(left)")
     return "\n".join(lines)
 
 
-def _call(view: Ablation, side: Side, components: str, more: str = "") -> str:
+def _call(choice: Choice, side: Side, components: str, more: str = "") -> str:
     # The tokens of a run with interventions are its subject's.
-    run = variable(view.session.state.subject if side.given else side.name)
+    run = variable(choice.session.state.subject if side.given else side.name)
     given = ", given=run.interventions" if side.given else ""
-    sources = _sources(view, side)
+    sources = _sources(choice, side)
     given += f", sources={sources}" if sources else ""
-    return f"experiments.ablation_sweep(model, [{run}.tokens], {view.session.metric()}, {components}{given}{more})"
+    return f"experiments.ablation_sweep(model, [{run}.tokens], {choice.session.metric()}, {components}{given}{more})"
 
 
-def _floor_code(view: Ablation, side: Side, sweep: Sweep) -> list[str]:
+def _floor_code(choice: Choice, side: Side, sweep: Sweep) -> list[str]:
     if sweep.floor is None:
         return []
     some, controls = movers(sweep)
-    call = _call(view, side, "movers", f", controls={controls}, seed={SEED}")
+    call = _call(choice, side, "movers", f", controls={controls}, seed={SEED}")
     return [f"movers = {_specs(sweep, some)}", f"floor = float({call}.floor.max())"]
 
 
-def _sources(view: Ablation, side: Side) -> str:
+def _sources(choice: Choice, side: Side) -> str:
     """What the components and the interventions take from elsewhere, as a dict."""
-    session, source = view.session, view.source()
+    session, source = choice.session, choice.source
     used = {name for spec in side.given for name, _ in spec.reads(session.config)}
     made = []
     for prompt in session.state.prompts:
@@ -170,7 +173,7 @@ def _sources(view: Ablation, side: Side) -> str:
             keep = "'all'" if prompt.name in used else f"lambda site: site.endswith({ends})"
             made.append(f"{prompt.name!r}: wb.run(model, {variable(prompt.name)}.tokens, sites={keep})")
         elif prompt.name in used:
-            made.append(f"{prompt.name!r}: {_source(session, prompt.name)}")
+            made.append(f"{prompt.name!r}: {source_of(session, prompt.name)}")
     made += ["**vectors"] if used & set(session.state.vectors) else []
     return f"{{{', '.join(made)}}}" if made else ""
 
@@ -179,13 +182,13 @@ def _specs(sweep: Sweep, parts: list[Part]) -> str:
     return "[" + ", ".join(f"wb.{sweep.study.spec(part)!r}" for part in parts) + "]"
 
 
-def _group_code(view: Ablation, side: Side, sweep: Sweep) -> list[str]:
-    group = sweep.groups.get(tuple(view.group()))
+def _group_code(choice: Choice, side: Side, sweep: Sweep) -> list[str]:
+    group = sweep.groups.get(tuple(choice.group()))
     if group is None:
         return []
     every = ",\n    ".join(_specs(sweep, each) for each in group.groups)
     lines = [f"groups = [  # the chosen one, then random ones of as many (seed {SEED})\n    {every},\n]"]
-    return [*lines, f"together = {_call(view, side, 'groups')}"]
+    return [*lines, f"together = {_call(choice, side, 'groups')}"]
 
 
 # ---------------------------------------------------------------- numbers
@@ -193,29 +196,31 @@ def _group_code(view: Ablation, side: Side, sweep: Sweep) -> list[str]:
 
 def table(view: Ablation) -> xr.Dataset:
     """Every column of both sides, labelled."""
-    sides, sweeps, found = tables(view)
-    kind = view.kind()
+    choice = view.choice()
+    sides, sweeps, found = tables(view, choice)
+    kind = choice.kind
     dims = ("side", "layer", kind if kind != "sink" else "head")
     units = {"direct": "logits", "effect": "logits", "kl": "nats"}
     variables: dict[str, Any] = {
         key: (dims, values, {"long_name": COLUMNS[key], "units": units.get(key, "")}) for key, values in found.items()
     }
     variables["floor"] = ("side", np.array([np.nan if s.floor is None else s.floor for s in sweeps]))
-    layers, count = shape(kind, view.session.config)
+    layers, count = choice.shape
     coords = {"side": [side.title for side in sides], "layer": np.arange(layers), dims[2]: np.arange(count)}
     if kind == "layer":
         variables = {key: (value[0][:2], value[1][:, :, 0], value[2]) if len(value) == 3 else value
                      for key, value in variables.items()}  # fmt: skip
         coords = {"side": coords["side"], "layer": np.arange(layers)}
     right, wrong = view.session.metric()
-    about = {"policy": view.policy(), "metric": f"logit of {right} − logit of {wrong}", "component": kind}
+    about = {"policy": choice.policy, "metric": f"logit of {right} − logit of {wrong}", "component": kind}
     return xr.Dataset(variables, coords, provenance(sides[0].run, "ablation", 0, **about))
 
 
 def figure(view: Ablation) -> go.Figure:
     """The total effects of the left side; before any is run, what each part writes of the answer directly."""
-    side = view.sides()[0]
-    sweep = view.sweep(side)
+    choice = view.choice()
+    side = choice.sides()[0]
+    sweep = view.sweep(choice, side)
     if not np.isfinite(sweep.effect).any():
         return figures.direct_logit_attribution(experiments.direct_logit_attribution(side.run, view.session.metric()))
     data = swept(view, sweep)

@@ -93,12 +93,18 @@ def _head(here: _Place, layer: int) -> tuple[Tensor, Tensor, Tensor]:
 def _sink(here: _Place, layer: int) -> tuple[Tensor, Tensor, Tensor]:
     """Without its sink, a head's pattern is the same over 1 − sink: it writes sink / (1 − sink) more."""
     sink, end = (here.site(layer, "attn.hook_sink", last=last) for last in (False, True))
-    norm = (_head_norms(here, layer) * _more(sink)).mean(0)
-    return sink.mean(0), norm, _head_shares(here, layer) * _more(end)[0].to(here.reader.direction.device)
+    norm = (_head_norms(here, layer) * sink / _tokens_mass(here, layer, sink)).nanmean(0)
+    more = (end / _tokens_mass(here, layer, end, last=True))[0]
+    return sink.mean(0), norm, _head_shares(here, layer) * more.to(here.reader.direction.device)
 
 
-def _more(sink: Tensor) -> Tensor:
-    return torch.where(sink < 1, sink / (1 - sink), torch.nan)
+def _tokens_mass(here: _Place, layer: int, sink: Tensor, last: bool = False) -> Float[Tensor, "pos head"]:
+    """1 − sink, NaN where that is nothing. The pattern knows it better where the sink takes nearly all."""
+    name = f"blocks.{layer}.attn.hook_pattern"
+    mass = 1 - sink
+    if not here.run.interventions and name in here.run.cache.cache_dict:
+        mass = here.run[name][0][:, slice(-1, None) if last else here.at].sum(-1).T.float().cpu()
+    return torch.where(mass > 0, mass, torch.nan)
 
 
 def _layer(here: _Place, layer: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -16,11 +15,12 @@ from workbench import experiments
 from workbench.interventions import Intervention
 from workbench.widgets.session import Session
 from workbench.widgets.streams import INTERVAL
-from workbench.widgets.views.ablation_parts import FROM_A_SOURCE, Part, shape, spec
+from workbench.widgets.views.ablation_parts import FROM_A_SOURCE, Part, name, shape, spec
 from workbench.widgets.worker import Job
 
 MOVES = 20  # random moves of the stream that make the floor of a table
 GROUPS = 20  # random groups beside the chosen one
+AT_ONCE = 32  # components of one side, before it is the other's turn
 SEED = 0
 
 
@@ -51,9 +51,9 @@ class Study:
         source = source if policy in FROM_A_SOURCE else None
         names = {name for each in given for name, _ in each.reads(session.config)} | ({source} if source else set())
         state, held = session.state, []
-        for name in sorted(names):
-            recipe = state.vectors.get(name)
-            held.append((name, json.dumps(recipe) if recipe is not None else state.prompt(name).tokens))
+        for each in sorted(names):
+            recipe = state.vectors.get(each)
+            held.append((each, json.dumps(recipe) if recipe is not None else state.prompt(each).tokens))
         return cls(kind, policy, source, tokens, given, tuple(held), answer)
 
     def spec(self, part: Part) -> Intervention:
@@ -88,7 +88,6 @@ class Sweep:
         kl: KL(with ‖ without) of the next token, in nats.
         floor: the largest |effect| of MOVES random moves of the stream, each as long as that of a random component.
         order: components in the order in which they are run.
-        dataset: what the experiment returned when it was last stopped.
         groups: chosen components → what is known of them together.
     """
 
@@ -99,7 +98,6 @@ class Sweep:
     effect: np.ndarray = field(init=False)
     kl: np.ndarray = field(init=False)
     floor: float | None = None
-    dataset: xr.Dataset | None = None
     groups: dict[tuple[Part, ...], Group] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -179,26 +177,34 @@ def sources(session: Session, study: Study, specs: Sequence[Intervention]) -> di
     return session.sources_of(session.state.with_specs((*study.given, *specs)))
 
 
-def measure(sweep: Sweep, session: Session, job: Job, push: Callable[[bool], None], count: Callable[[], None]) -> None:
-    """The floor, where it is missing, and the components that are left."""
-    study = sweep.study
-    if sweep.floor is None and sweep.used.any():
-        find_floor(sweep, session, job)
-        push(True)
-        job.breathe()
-    if job.cancelled or not sweep.left:
-        return
+def measure(sweeps: Sequence[Sweep], session: Session, job: Job, push: Callable[[bool], None]) -> None:
+    """The floors that are missing, and the components that are left: some of each side in turn."""
+    for sweep in sweeps:
+        if sweep.floor is None and sweep.used.any():
+            find_floor(sweep, session, job)
+            push(True)
+            job.breathe()
+        job.stop_if_cancelled()
+    while any(sweep.left for sweep in sweeps):
+        for sweep in sweeps:
+            measure_some(sweep, session, job, push)
+            job.stop_if_cancelled()
+    push(True)
+
+
+def measure_some(sweep: Sweep, session: Session, job: Job, push: Callable[[bool], None]) -> None:
+    """The next components that are left, AT_ONCE of them."""
+    some = [part for part in sweep.order if np.isnan(sweep.effect[part])][:AT_ONCE]
 
     def heard(cell: Any, value: Any) -> None:
-        part = sweep.order[cell["component"]]
+        part = some[cell["component"]]
         sweep.effect[part], sweep.kl[part] = float(value["effect"][0]), float(value["kl"][0])
-        count()
+        job.report(job.done + 1)
         push(False)
         job.breathe()
 
-    components = [study.spec(part) for part in sweep.order]
-    sweep.dataset = _swept(session, study, components, job, on_result=heard, resume=sweep.dataset)
-    push(True)
+    if some:
+        _swept(session, sweep.study, [sweep.study.spec(part) for part in some], job, on_result=heard)
 
 
 def find_floor(sweep: Sweep, session: Session, job: Job) -> None:
@@ -216,14 +222,30 @@ def movers(sweep: Sweep) -> tuple[list[Part], int]:
     return some, -(-MOVES // max(1, len(some)))
 
 
-def knock_out(sweep: Sweep, group: Group, session: Session, job: Job, push: Callable[[bool], None],
-              count: Callable[[], None]) -> None:  # fmt: skip
+def group_of(session: Session, sweep: Sweep, chosen: Sequence[Part]) -> Group:
+    """What is known of these components together.
+
+    Raises:
+        ValueError: for components that cannot be out together.
+    """
+    key = tuple(chosen)
+    if key not in sweep.groups:
+        impossible = [name(sweep.study.kind, part) for part in chosen if not sweep.able[part]]
+        if impossible:
+            raise ValueError(f"{', '.join(impossible)} cannot be taken out by policy {sweep.study.policy!r} here")
+        check_among(session, sweep.study, chosen)
+        groups = drawn(session, sweep, chosen)
+        sweep.groups[key] = Group(groups, np.full(len(groups), np.nan), np.full(len(groups), np.nan))
+    return sweep.groups[key]
+
+
+def knock_out(sweep: Sweep, group: Group, session: Session, job: Job, push: Callable[[bool], None]) -> None:
     """The chosen group, then the random ones."""
 
     def heard(cell: Any, value: Any) -> None:
         at = cell["component"]
         group.effect[at], group.kl[at] = float(value["effect"][0]), float(value["kl"][0])
-        count()
+        job.report(job.done + 1)
         push(False)
         job.breathe()
 
@@ -259,9 +281,3 @@ class Pusher:
         if now or moment - self._last >= INTERVAL:
             self._last = moment
             self._send()
-
-
-def counter(job: Job) -> Callable[[], None]:
-    """Counts a job's finished passes."""
-    done = itertools.count(1)
-    return lambda: job.report(next(done))

@@ -8,25 +8,22 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
-from workbench import experiments, figures
 from workbench.activations import Run
-from workbench.widgets import code, static
+from workbench.widgets import static
 from workbench.widgets.state import EDITED
-from workbench.widgets.views import attention_static
+from workbench.widgets.views import attention_jobs, attention_static, attention_twins
 from workbench.widgets.views.attention_edits import edits_of, label_of, touched, with_action
-from workbench.widgets.views.attention_patterns import KINDS, Patterns, names
+from workbench.widgets.views.attention_patterns import KINDS, Patterns
 from workbench.widgets.views.attention_reduce import (
     TINY,
     ZOOM,
     along,
     block_size,
     change_bytes,
-    peak,
     smaller,
     strongest,
 )
 from workbench.widgets.views.base import Payload, View
-from workbench.widgets.worker import Job
 
 TOP = 8  # keys that are named of a row
 CHOICES = {
@@ -72,8 +69,8 @@ class Attention(View):
 
     def _layer(self, ask: dict[str, Any]) -> Payload:
         """Every head of a layer."""
-        layer = self._number(ask, "layer", self.session.config.n_layers)
-        run, before = self._runs(ask)
+        layer = self.number(ask, "layer", self.session.config.n_layers)
+        run, before = self.runs(ask)
         found = self.patterns.summary(run, layer, before)
         config = self.session.config
         about = {
@@ -88,7 +85,7 @@ class Attention(View):
 
     def _all(self, ask: dict[str, Any]) -> Payload:
         """Every head of every layer that is there without the model; the others after the action "fill"."""
-        run, before = self._runs(ask)
+        run, before = self.runs(ask)
         n_layers, n_heads = self.session.config.n_layers, self.session.config.n_heads
         known = [self.patterns.known(run, layer, before) for layer in range(n_layers)]
         found = [self.patterns.summary(run, layer, before) if known[layer] else None for layer in range(n_layers)]
@@ -105,10 +102,10 @@ class Attention(View):
 
     def _zoom(self, ask: dict[str, Any]) -> Payload:
         """One head in at most ZOOM × ZOOM cells."""
-        layer, head = self._place(ask)
-        run, before = self._runs(ask)
+        layer, head = self.asked(ask)
+        run, before = self.runs(ask)
         n, config = run.tokens.shape[1], self.session.config
-        pattern, sink = self._cells(run, before, layer, head)
+        pattern, sink = self.cells(run, before, layer, head)
         about = {
             "layer": layer,
             "head": head,
@@ -123,11 +120,11 @@ class Attention(View):
 
     def _line(self, ask: dict[str, Any]) -> Payload:
         """Where one token looks, or who looks at it, over the whole text; and the TOP of them."""
-        layer, head = self._place(ask)
-        run, before = self._runs(ask)
-        at = self._number(ask, "position", run.tokens.shape[1])
+        layer, head = self.asked(ask)
+        run, before = self.runs(ask)
+        at = self.number(ask, "position", run.tokens.shape[1])
         out = ask.get("direction", "out") == "out"
-        pattern, sink = self._whole(run, before, layer, head)
+        pattern, sink = self.whole(run, before, layer, head)
         values = np.nan_to_num(pattern[at] if out else pattern[:, at]).astype(np.float32)
         order = np.argsort(-np.abs(values), kind="stable")[:TOP]
         top = [{"position": int(i), "value": float(values[i])} for i in order if values[i] != 0]
@@ -137,55 +134,16 @@ class Attention(View):
 
     def act(self, action: dict[str, Any]) -> dict[str, Any] | None:
         if action.get("kind") == "fill":
-            return {"job": self._fill(self.option("values")).id}
+            return {"job": attention_jobs.fill(self, self.option("values")).id}
         if action.get("kind") == "pick":
-            return {"job": self._pick(action).id}
-        self._place(action)
+            return {"job": attention_jobs.pick(self, action).id}
+        self.asked(action)
         session, drag = self.session, action.get("drag")
         goes_on = self._drag[1] if drag is not None and self._drag is not None and self._drag[0] == drag else None
         subject = None if session.state.shown == EDITED else session.state.shown
         session.edit(lambda state: with_action(state, action), label_of(action), subject, instead_of=goes_on)
         self._drag = None if drag is None else (drag, session.history.now.id)
         return None
-
-    def _pick(self, action: dict[str, Any]) -> Job:
-        """Choose the strongest edge of a block of the large pattern."""
-        layer, head = self._place(action)
-        run, before = self._runs({"change": self.option("values") == "change"})
-        block = block_size(run.tokens.shape[1], ZOOM)
-        blocks = -(-run.tokens.shape[1] // block)
-        row, col = self._number(action, "row", blocks), self._number(action, "col", blocks)
-
-        def work(job: Job) -> None:
-            query, key = peak(self._whole(run, before, layer, head)[0], block, row, col)
-            self.session.select(layer=layer, head=head, position=query, key=key)
-
-        return self.session.submit(work, "find the strongest edge", replaces="attention pick", urgent=True)
-
-    def _fill(self, values: str) -> Job:
-        """Work out the layers that the run did not keep, one after the other."""
-        run, before = self._runs({"change": values == "change"})
-        n_layers, revision = self.session.config.n_layers, self.session.revision
-
-        def work(job: Job) -> None:
-            for layer in range(n_layers):
-                if job.cancelled or self.session.revision != revision:
-                    return
-                found = self.patterns.summary(run, layer, before)
-                about = {"layer": layer, "revision": revision, "values": values, "limit": found.limit}
-                tiny = smaller(found.thumbs, TINY, before is not None)
-                self.session.stream(self.name, f"layer {layer}", about, {"thumbs": tiny, "scores": found.scores})
-                job.report(layer + 1)
-                job.breathe()
-
-        return self.session.submit(
-            work,
-            "attention of every layer",
-            view=self.name,
-            total=n_layers,
-            replaces="attention of every layer",
-            resumable=lambda: self._fill(values),
-        )
 
     def check_options(self, values: dict[str, Any]) -> None:
         super().check_options(values)
@@ -201,64 +159,23 @@ class Attention(View):
 
     def static(self) -> str:
         layer, head = self.place
-        run, before = self._runs({})
+        run, before = self.runs({})
         if not self.patterns.cheap(run, layer, head, before):
             n = run.tokens.shape[1]
             words = f"of this text of {n} tokens no patterns were kept, and those of layer {layer} not asked for"
             return static.note(f"Attention: {words}; open the view, or read view.table()")
         found = self.patterns.summary(run, layer, before)
-        pattern, sink = self._cells(run, before, layer, head)
+        pattern, sink = self.cells(run, before, layer, head)
         return attention_static.html(self, (layer, head), found, pattern, sink)
 
     def code(self) -> str:
-        layer, head = self.place
-        _, before = self._runs({})
-        lines, seen = self._code_of("seen", code.shown(self.session), self.session.shown, layer)
-        parts = [*lines, f"pattern = experiments.attention({seen}, layer={layer}, head={head})"]
-        if before is None:
-            return "\n".join([*parts, "figures.attention_pattern(pattern)"])
-        lines, earlier = self._code_of("earlier", code.variable(self.session.state.subject), before, layer)
-        parts += [*lines, f"before = experiments.attention({earlier}, layer={layer}, head={head})"]
-        return "\n".join([*parts, "figures.attention_pattern(pattern, minus=before)"])
-
-    def _code_of(self, name: str, variable: str, run: Run, layer: int) -> tuple[list[str], str]:
-        """The variable of a run that has the layer's pattern: of a long text one more run, of this layer alone."""
-        if names(layer)[0] in run.cache.cache_dict:
-            return [], variable
-        return [f"{name} = {code.again(self.session, variable, names(layer))}"], name
+        return attention_twins.code_of(self)
 
     def table(self) -> xr.Dataset:
-        """The large pattern (of a long text in blocks), and what each head of its layer does."""
-        layer, head = self.place
-        run, before = self._runs({})
-        made = self._dataset(run, layer, head)
-        if before is not None:
-            earlier = self._dataset(before, layer, head)
-            made = made.assign(pattern_change=made.pattern - earlier.pattern, sink_change=made.sink - earlier.sink)
-        scores = self.patterns.summary(run, layer).scores
-        heads = {"kind": list(KINDS), "head": np.arange(self.session.config.n_heads)}
-        return made.assign_coords(heads).assign(score=(("kind", "head"), scores))
+        return attention_twins.table(self)
 
     def figure(self) -> go.Figure:
-        layer, head = self.place
-        run, before = self._runs({})
-        made = self._dataset(run, layer, head)
-        block = block_size(run.tokens.shape[1], ZOOM)
-        subtitle = (
-            None
-            if block == 1
-            else f"each cell is the largest of {block} × {block} tokens; tokens are the first of each"
-        )
-        minus = None if before is None else self._dataset(before, layer, head)
-        return figures.attention_pattern(made, subtitle=subtitle, minus=minus)
-
-    def _dataset(self, run: Run, layer: int, head: int) -> xr.Dataset:
-        """As experiments.attention gives it; of a long text its blocks, named by the first token of each."""
-        block = block_size(run.tokens.shape[1], ZOOM)
-        if block == 1 and names(layer)[0] in run.cache.cache_dict:
-            return experiments.attention(run, layer, head)
-        pattern, sink = self._cells(run, None, layer, head)
-        return attention_static.blocks(run, layer, head, pattern, sink, block)
+        return attention_twins.figure(self)
 
     # ------------------------------------------------------------ inside
 
@@ -269,7 +186,7 @@ class Attention(View):
         layer = self.option("layer") if chosen.layer is None else chosen.layer
         return layer, self.option("head") if chosen.head is None else chosen.head
 
-    def _runs(self, ask: dict[str, Any]) -> tuple[Run, Run | None]:
+    def runs(self, ask: dict[str, Any]) -> tuple[Run, Run | None]:
         """The run that is shown, and the unedited one where its change is wanted and there is one."""
         session = self.session
         wanted = ask.get("change", self.option("values") == "change")
@@ -280,15 +197,15 @@ class Attention(View):
         """Whether what is done by hand concerns the run that is shown."""
         return self.session.state.shown == EDITED
 
-    def _cells(self, run: Run, before: Run | None, layer: int, head: int) -> tuple[np.ndarray, np.ndarray]:
+    def cells(self, run: Run, before: Run | None, layer: int, head: int) -> tuple[np.ndarray, np.ndarray]:
         block = block_size(run.tokens.shape[1], ZOOM)
         if before is not None:
-            pattern, sink = self._whole(run, before, layer, head)
+            pattern, sink = self.whole(run, before, layer, head)
             return strongest(pattern, block), along(sink, block, signed=True)
         sink = self.patterns.head(run, layer, head)[1] if block == 1 else self.patterns.sink(run, layer)[:, head]
         return self.patterns.blocks(run, layer, head), along(sink, block)
 
-    def _whole(self, run: Run, before: Run | None, layer: int, head: int) -> tuple[np.ndarray, np.ndarray]:
+    def whole(self, run: Run, before: Run | None, layer: int, head: int) -> tuple[np.ndarray, np.ndarray]:
         pattern, sink = self.patterns.head(run, layer, head)
         if before is None:
             return pattern, sink
@@ -302,11 +219,11 @@ class Attention(View):
         change = (smaller(found.thumbs, TINY, signed=True).astype(np.float32) - 128) / 127 * (found.limit or 0.0)
         return change_bytes(change, limit)
 
-    def _place(self, ask: dict[str, Any]) -> tuple[int, int]:
+    def asked(self, ask: dict[str, Any]) -> tuple[int, int]:
         config = self.session.config
-        return self._number(ask, "layer", config.n_layers), self._number(ask, "head", config.n_heads)
+        return self.number(ask, "layer", config.n_layers), self.number(ask, "head", config.n_heads)
 
-    def _number(self, ask: dict[str, Any], name: str, size: int) -> int:
+    def number(self, ask: dict[str, Any], name: str, size: int) -> int:
         value = ask.get(name)
         if type(value) is not int or not 0 <= value < size:
             raise ValueError(f"Attention: {name}={value!r}; there are 0 to {size - 1}")

@@ -6,16 +6,15 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float, UInt8
-from transformer_lens import ActivationCache
 
 from workbench import experiments
 from workbench.activations import Run
+from workbench.experiments.rows import with_sites
 from workbench.widgets.session import Session
 from workbench.widgets.views.attention_reduce import (
     THUMB,
@@ -154,8 +153,9 @@ class Patterns:
 
     def _scores(self, run: Run, layer: int, patterns: np.ndarray) -> Float[np.ndarray, "kind head"]:
         """What each head of a layer does on this text, by KINDS."""
-        held = run if _kept(run, layer) else holding(run, layer, patterns, self.sink(run, layer))
-        found = experiments.head_matches(held, layers=[layer]).isel(layer=0)
+        if not _kept(run, layer):
+            run = with_sites(run, dict(zip(names(layer), (patterns[None], self.sink(run, layer)[None]), strict=True)))
+        found = experiments.head_matches(run, layers=[layer]).isel(layer=0)
         parts = [*(found["mean"].sel(kind=kind).values for kind in KINDS[:-1]), found.sink.values]
         return np.stack(parts).astype(np.float32)
 
@@ -163,13 +163,6 @@ class Patterns:
 def names(layer: int) -> tuple[str, str]:
     """The sites of a layer's pattern and of its sinks."""
     return f"blocks.{layer}.attn.hook_pattern", f"blocks.{layer}.attn.hook_sink"
-
-
-def holding(run: Run, layer: int, patterns: np.ndarray, sinks: np.ndarray) -> Run:
-    """The run as if it had kept a layer's patterns and sinks: what experiments read."""
-    values = zip(names(layer), (patterns, sinks), strict=True)
-    kept = {name: torch.from_numpy(np.ascontiguousarray(array))[None] for name, array in values}
-    return replace(run, cache=ActivationCache(kept, run.model))
 
 
 def _kept(run: Run, layer: int) -> bool:

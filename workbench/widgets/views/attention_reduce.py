@@ -54,7 +54,7 @@ def change_bytes(x: Float[np.ndarray, "*shape"], limit: float) -> UInt8[np.ndarr
     return np.rint(128 + STEPS * np.nan_to_num(x / (limit or 1.0)).clip(-1, 1)).astype(np.uint8)
 
 
-def smaller(thumbs: UInt8[np.ndarray, "head row col"], most: int, signed: bool) -> UInt8[np.ndarray, "head row col"]:
+def smaller(thumbs: UInt8[np.ndarray, "head row col"], most: int, signed: bool) -> UInt8[np.ndarray, "head r c"]:
     """Thumbnails of thumbnails."""
     block = block_size(thumbs.shape[-1], most)
     if not signed:

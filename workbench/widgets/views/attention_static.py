@@ -48,7 +48,7 @@ def mosaic(found: Summary, per_row: int) -> UInt8[np.ndarray, "row column channe
     n_heads, side, _ = found.thumbs.shape
     step = side + _GAP
     rows = -(-n_heads // per_row)
-    made = np.full((rows * step, min(per_row, n_heads) * step, 3), 255, np.uint8)
+    made = np.full((rows * step, min(per_row, n_heads) * step, 3), _OUTSIDE, np.uint8)
     for head in range(n_heads):
         top, left = head // per_row * step, head % per_row * step
         made[top : top + side, left : left + side] = thumb(found.thumbs[head], head, found.limit is not None)
@@ -93,7 +93,7 @@ def _large(tokens: list[str], pattern: np.ndarray, sink: np.ndarray, window: int
     later, outside = unseen(n, block, window)
     if block == 1 and n * (n + 1) <= static.MOST_CELLS:
         values = np.concatenate([sink[:, None], np.where(later | outside, np.nan, pattern)], axis=1)
-        written = np.array([[f"{value:.2g}" if np.isfinite(value) else "" for value in row] for row in values])
+        written = np.array([[f"{value:.2f}" if np.isfinite(value) else "" for value in row] for row in values])
         return static.grid(values, scale, low, limit, tokens, ["sink", *tokens], "attention", written)
     steps = _table(scale)
     index = lambda x: np.rint((np.nan_to_num(x).clip(low, limit) - low) / (limit - low) * 255).astype(int)  # noqa: E731

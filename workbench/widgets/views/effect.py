@@ -205,7 +205,7 @@ class Effect(View):
         """What the specs take from elsewhere, as an argument."""
         state = self.session.state
         used = {source for spec in state.specs for source, _ in spec.reads(self.session.config)}
-        runs = [f"{p.name!r}: {code._source(self.session, p.name)}" for p in state.prompts if p.name in used]
+        runs = [f"{p.name!r}: {code.source_of(self.session, p.name)}" for p in state.prompts if p.name in used]
         vectors = ["**vectors"] if used & set(state.vectors) else []
         return f", sources={{{', '.join([*runs, *vectors])}}}" if used else ""
 

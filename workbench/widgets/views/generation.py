@@ -15,7 +15,7 @@ import xarray as xr
 from workbench.experiments.continuations import NextToken, drawn
 from workbench.figures.style import INK, SOFT, figure
 from workbench.figures.text import label
-from workbench.widgets import static
+from workbench.widgets import recipes, static
 from workbench.widgets.code import variable
 from workbench.widgets.describe import spec as described
 from workbench.widgets.views.base import Payload, View
@@ -381,8 +381,10 @@ class Generation(View):
 
     def _sources_code(self, specs: tuple[Any, ...]) -> str:
         names = {source for spec in specs for source, _ in spec.reads(self.session.config)}
-        prompts = [prompt.name for prompt in self.session.state.prompts if prompt.name in names]
-        return f", sources={{{', '.join(f'{name!r}: {variable(name)}' for name in prompts)}}}" if prompts else ""
+        state = self.session.state
+        made = [f"{prompt.name!r}: {variable(prompt.name)}" for prompt in state.prompts if prompt.name in names]
+        made += [f"{name!r}: {recipes.code(recipe)}" for name, recipe in state.vectors.items() if name in names]
+        return f", sources={{{', '.join(made)}}}" if made else ""
 
 
 def _expected(p: np.ndarray, values: np.ndarray) -> float:

@@ -18,7 +18,7 @@ from workbench.widgets.code import variable
 from workbench.widgets.session import Session
 from workbench.widgets.views import graph_static as forms
 from workbench.widgets.views.base import Payload, View
-from workbench.widgets.views.graph_arrays import Arrays, checked, summary
+from workbench.widgets.views.graph_arrays import KINDS, Arrays, checked, summary
 from workbench.widgets.views.graph_study import (
     NODES,
     TARGETS,
@@ -39,7 +39,7 @@ CHOICE = ("target", "token", "position", "n_nodes")
 
 
 class Graph(View):
-    """An attribution graph of heads, experts and embeddings at each token, that can be pruned, confirmed and touched."""
+    """An attribution graph of heads, experts and embeddings at each token: pruned, confirmed, touched."""
 
     name, title = "graph", "Route graph"
     defaults: ClassVar[dict[str, Any]] = {
@@ -135,7 +135,8 @@ class Graph(View):
         edges = [(str(source), str(target)) for source, target in action["edges"]]
         for pair in edges:
             if pair not in known[1].index or pair[1] == "logits" or pair[0].startswith("error"):
-                raise ValueError(f"{pair[0]:.60} → {pair[1]:.60} cannot be taken away: expected an edge into a head or expert")
+                expected = "expected an edge of the graph into a head or an expert"
+                raise ValueError(f"{pair[0]:.60} → {pair[1]:.60} cannot be taken away: {expected}")
         return self.traces.confirm(study, 0, edges)
 
     def _about(self, study: Study) -> dict[str, Any]:
@@ -145,6 +146,7 @@ class Graph(View):
         return {
             "id": self.traces.of(study).id,
             "prompt": study.prompt,
+            "n_nodes": study.n_nodes,
             "position": study.position,
             "n_pos": len(state.prompt(study.prompt).tokens),
             "tokens": words,
@@ -199,7 +201,8 @@ class Graph(View):
     def _touch(self, kind: str, action: dict[str, Any]) -> dict[str, Any]:
         study = self.study(action)
         if kind == "knock_out":
-            spec, words = knock_out(str(action.get("source")), str(action.get("target")))
+            source, target = action["edge"]
+            spec, words = knock_out(str(source), str(target))
         elif kind == "ablate":
             everywhere = bool(action.get("everywhere"))
             spec = ablation(str(action.get("node")), everywhere)
@@ -231,18 +234,19 @@ class Graph(View):
         assert known is not None
         return study, *known
 
-    def shown(self, arrays: Arrays) -> int:
-        """How many edges the threshold lets through."""
+    def shown(self, arrays: Arrays, errors: bool = False) -> int:
+        """How many edges the threshold lets through, with or without those of errors."""
         chosen = self.option("threshold")
         least = arrays.threshold if chosen is None else float(chosen)
-        return max(1, int((arrays.edge[:, 1] >= least).sum()))
+        between = arrays.node[arrays.ends[:, 0], 0] != KINDS.index("error")
+        return max(1, int(((between | errors) & (arrays.edge[:, 1] >= least)).sum()))
 
     def static(self) -> str:
         study = self.study()
         if self.traces.known(study) is None and not self._cost(study)["quick"]:
             return static.note(f"{study.words(self.session)}: not traced yet, {forms.warning(self._cost(study))}")
         study, data, arrays = self.known()
-        return forms.page(self.session, study, data, arrays, self.shown(arrays))
+        return forms.page(self.session, study, data, arrays, self.shown(arrays, errors=True))
 
     def code(self) -> str:
         study, traced = self.study(), self.traces.of(self.study())

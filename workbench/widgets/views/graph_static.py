@@ -23,7 +23,13 @@ _EMBED, _HEAD, _EXPERT, _LOGITS, _ERROR = range(len(KINDS))
 def warning(cost: dict[str, Any]) -> str:
     """What tracing will take, in words."""
     seconds = cost["seconds"]
-    took = f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.0f} h"
+    took = (
+        f"{seconds:.0f} s"
+        if seconds < 90
+        else f"{seconds / 60:.0f} min"
+        if seconds < 5400
+        else f"{seconds / 3600:.0f} h"
+    )
     free = f" of the {cost['free']} that are free" if cost["free"] else ""
     said = f"about {took} and {cost['memory']}{free} for {cost['edges']:,} edges between {cost['nodes']:,} nodes"
     return said if cost["fits"] else f"{said}: it does not fit"
@@ -42,8 +48,8 @@ def page(session: Session, study: Study, data: xr.Dataset, arrays: Arrays, n_edg
 
 def _legend(n_edges: int, arrays: Arrays) -> str:
     return (
-        f"The {min(n_edges, DRAWN)} strongest of {arrays.n_edges} edges. Green adds to the target, purple and dashed takes "
-        "from it; wider is a larger share of the flow. ■ embedding or logits, ● head, ⬡ expert, ◆ error."
+        f"The {min(n_edges, DRAWN)} strongest of {arrays.n_edges} edges. Green adds to the target, purple and dashed "
+        "takes from it; wider is a larger share of the flow. ■ embedding or logits, ● head, ⬡ expert, ◆ error."
     )
 
 
@@ -82,7 +88,10 @@ def _picture(arrays: Arrays, words: list[str], n_layers: int, n_edges: int) -> s
     width, height = round(_LEFT + cell * len(columns) + 16), _TOP + _ROW * (2 * n_layers + 2) + _BOTTOM
     places = _places(arrays, seen, columns, cell, n_layers)
     parts = [_rows(n_layers, width), *_tokens(words, columns, cell, n_layers)]
-    parts += [_line(places, pair, *numbers) for pair, numbers in zip(ends.tolist()[::-1], arrays.edge[:n_edges, :2].tolist()[::-1], strict=True)]
+    parts += [
+        _line(places, pair, *numbers)
+        for pair, numbers in zip(ends.tolist()[::-1], arrays.edge[:n_edges, :2].tolist()[::-1], strict=True)
+    ]
     parts += [_mark(*places[i], int(arrays.node[i, 0]), *arrays.number[i, :2].tolist()) for i in seen]
     font = SANS.replace('"', "'")
     svg = (
@@ -92,7 +101,8 @@ def _picture(arrays: Arrays, words: list[str], n_layers: int, n_edges: int) -> s
     said = f"route graph: {len(seen)} nodes, {len(ends)} edges; tokens from left to right, layers from below"
     data = base64.b64encode(svg.encode()).decode()
     style = f"max-width:100%;height:auto;display:block;margin:6px 0;border:1px solid {LINE}"
-    return f'<img alt="{static.text(said)}" width="{width}" height="{height}" style="{style}" src="data:image/svg+xml;base64,{data}">'
+    look = f'alt="{static.text(said)}" width="{width}" height="{height}" style="{style}"'
+    return f'<img {look} src="data:image/svg+xml;base64,{data}">'
 
 
 def _y(row: int | float, n_layers: int) -> float:
@@ -103,7 +113,9 @@ def _row(kind: int, layer: int, n_layers: int) -> int:
     return {_EMBED: 0, _HEAD: 2 * layer + 1, _LOGITS: 2 * n_layers + 1}.get(kind, 2 * layer + 2)
 
 
-def _places(arrays: Arrays, seen: list[int], columns: list[int], cell: float, n_layers: int) -> dict[int, tuple[float, float]]:
+def _places(
+    arrays: Arrays, seen: list[int], columns: list[int], cell: float, n_layers: int
+) -> dict[int, tuple[float, float]]:
     """Nodes of one token and row stand side by side; an error stands below its expert."""
     shared: dict[tuple[int, int], list[int]] = {}
     for i in seen:
@@ -123,7 +135,9 @@ def _rows(n_layers: int, width: int) -> str:
     for row, name in enumerate(names):
         y = _y(row, n_layers)
         lines.append(f'<line x1="{_LEFT}" x2="{width}" y1="{y}" y2="{y}" stroke="{LINE}" stroke-width="0.5"/>')
-        lines.append(f'<text x="{_LEFT - 8}" y="{y + 3.5}" text-anchor="end" font-size="10" fill="{SOFT}">{name}</text>')
+        lines.append(
+            f'<text x="{_LEFT - 8}" y="{y + 3.5}" text-anchor="end" font-size="10" fill="{SOFT}">{name}</text>'
+        )
     return "".join(lines)
 
 
@@ -132,8 +146,9 @@ def _tokens(words: list[str], columns: list[int], cell: float, n_layers: int) ->
     for i, position in enumerate(columns):
         x, word = _LEFT + cell * (i + 0.5) + 3, words[position]
         word = word if len(word) <= 10 else f"{word[:9]}…"
-        look = f'font-size="10" font-family="{MONO.replace(chr(34), chr(39))}" fill="{INK}" text-anchor="end" direction="ltr"'
-        made.append(f'<text {look} transform="translate({x:.1f} {y:.1f}) rotate(-90)">{static.text(word)} {position}</text>')
+        look = f'font-size="10" font-family="{MONO.replace(chr(34), chr(39))}" fill="{INK}" text-anchor="end"'
+        turned = f'direction="ltr" transform="translate({x:.1f} {y:.1f}) rotate(-90)"'
+        made.append(f"<text {look} {turned}>{static.text(word)} {position}</text>")
     return made
 
 

@@ -155,8 +155,10 @@ def touched(spec: Intervention, node: Node) -> bool:
         return site == "hook_embed"
     if getattr(spec, "layer", None) == node.layer and getattr(spec, node.kind, -1) in (node.index, None):
         return True
-    return node.kind == "head" and site == f"blocks.{node.layer}.attn.hook_z" and (
-        getattr(spec, "component", None) in (node.index, None)
+    return (
+        node.kind == "head"
+        and site == f"blocks.{node.layer}.attn.hook_z"
+        and (getattr(spec, "component", None) in (node.index, None))
     )
 
 

@@ -88,9 +88,9 @@ class Traces:
     def _submit(self, label: str, study: Study, confirm: int, edges: Edges) -> Job:
         asked = (study, confirm, tuple(edges))
         with self._lock:
-            same = self._newest is not None and self._newest[0] == asked
-            if same and not self._newest[1].future.done() and not self._newest[1].cancelled:
-                return self._newest[1]
+            before, newest = self._newest or (None, None)
+            if newest is not None and before == asked and not newest.future.done() and not newest.cancelled:
+                return newest
             job = self.session.submit(
                 lambda job: self._work(job, study, confirm, edges),
                 label,

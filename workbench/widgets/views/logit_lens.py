@@ -12,7 +12,6 @@ import xarray as xr
 
 from workbench import figures
 from workbench.activations import Run
-from workbench.figures.lens_difference import lens_difference_heatmap
 from workbench.figures.style import role_name
 from workbench.figures.text import visible
 from workbench.widgets.answer import single_token
@@ -190,11 +189,8 @@ class LogitLens(View):
             return f"figures.logit_lens_heatmap({made}, shade={shade!r})"
         name = self.option("compare")
         other = "run" if name == EDITED else variable(name)
-        return (
-            "from workbench.experiments.lens_difference import lens_difference\n"
-            "from workbench.figures.lens_difference import lens_difference_heatmap\n\n"
-            f"lens_difference_heatmap(lens_difference({shown(self.session)}, {other}{followed}), shade={shade!r})"
-        )
+        made = f"experiments.lens_difference({shown(self.session)}, {other}{followed})"
+        return f"figures.lens_difference_heatmap({made}, shade={shade!r})"
 
     def table(self) -> xr.Dataset:
         return self.grid().dataset()
@@ -203,7 +199,7 @@ class LogitLens(View):
         grid = self.grid()
         if not grid.is_whole:
             raise ValueError(f"the lens is still being read, {grid.done} of {grid.total} parts; wait for its job")
-        draw = figures.logit_lens_heatmap if grid.partner is None else lens_difference_heatmap
+        draw = figures.logit_lens_heatmap if grid.partner is None else figures.lens_difference_heatmap
         return draw(grid.dataset(), shade=self.option("shade"))
 
     # ------------------------------------------------------------ inside

@@ -24,14 +24,14 @@ def patched(session: Session, study: Study, spec: Intervention) -> Run:
     """The target's run with this patch alone. On the model's thread."""
     target = session.run(study.target)
     routes = f"blocks.{session.config.n_layers - 1}.mlp.hook_expert_indices"  # a run must keep something
-    recording, there = session._recording(target), sources(session, study, spec)
+    recording, there = session.recording(target), sources(session, study, spec)
     return rerun(target, [spec], recording=recording, sources=there, sites=[routes])
 
 
 def sources(session: Session, study: Study, spec: Intervention) -> dict[str, Run]:
     """The source's run, with what the patch reads of it."""
     needed = {site for _, site in spec.reads(session.config) if site is not None}
-    return {study.source: session._keeping(session.run(study.source), needed)}
+    return {study.source: session.keeping(session.run(study.source), needed)}
 
 
 def effect(session: Session, study: Study, sweep: Sweep, row: int, column: int) -> dict[str, Any]:

@@ -97,8 +97,7 @@ def code(session: Session, study: Study) -> str:
     lines = {
         "patching_grid": f"grid = experiments.patching_grid({given}, [{study.part!r}])",
         "component_patching": f"grid = experiments.component_patching({given}, {study.part!r}, {study.layers})",
-        "joint_patching": "from workbench.experiments.joint_patching import joint_patching\n\n"
-        f"grid = joint_patching({given}, {study.part!r})",
+        "joint_patching": f"grid = experiments.joint_patching({given}, {study.part!r})",
     }[study.experiment]
     return f"{lines}\nfigures.patching_heatmap(grid)"
 

@@ -13,6 +13,7 @@ import xarray as xr
 from workbench import experiments, figures
 from workbench.activations import Run, site_of
 from workbench.figures.style import role_name
+from workbench.figures.text import visible
 from workbench.widgets.state import EDITED
 from workbench.widgets.views import routing_code, routing_corpus, routing_static
 from workbench.widgets.views.base import Payload, View
@@ -167,7 +168,7 @@ class Routing(View):
             return about, {}
         layer = self._number(ask, "layer", self.session.config.n_layers)
         about |= {"done": int(found.attrs["n_done"]), "even": float(found.attrs["even_load"])}
-        about |= {"domains": found.domain.values.tolist(), "tokens": found.domain_tokens.values.tolist()}
+        about |= {"domains": [visible(str(name), 60) for name in found.domain.values], "tokens": found.domain_tokens.values.tolist()}
         if ask.get("expert") is not None:
             expert = self._number(ask, "expert", self.session.config.n_experts)
             about["contexts"] = routing_corpus.contexts_of(self.session, found, layer, expert, self._domains())
@@ -207,7 +208,7 @@ class Routing(View):
         """Try an edit without putting it on: the newest takes the place of older ones that still wait."""
         spec, session = spec_of(action), self.session
         made = with_spec(session.state, spec)
-        session._check(made)
+        session.check(made)
         job = session.submit(
             lambda job: preview(session, job, made.specs, label_of(action)),
             f"try: {label_of(action)}",

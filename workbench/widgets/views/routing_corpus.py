@@ -152,7 +152,7 @@ def contexts_of(
         {
             "weight": float(here.weight.values[i]),
             "text": int(here.text.values[i]),
-            "domain": domains[int(here.text.values[i])],
+            "domain": visible(domains[int(here.text.values[i])], 60),
             "position": int(here.position.values[i]),
             "tokens": [visible(token, 40) for token in tokens],
             "at": at,

@@ -90,7 +90,7 @@ def preview(session: Session, job: Job, specs: tuple[Any, ...], title: str) -> N
     base, revision = session.base, session.revision
     if specs:
         sources = session.sources
-        made = rerun(base, specs, recording=session._recording(base), sources=sources, sites=route_sites(session))
+        made = rerun(base, specs, recording=session.recording(base), sources=sources, sites=route_sites(session))
         about, arrays = effect_of(session, base, made)
         if arrays["kl"].size * session.config.n_layers * session.config.experts_per_token <= SMALL:
             arrays |= routes_of(session, made)

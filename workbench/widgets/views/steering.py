@@ -262,15 +262,14 @@ class Steering(View):
         if not isinstance(given, str) or not given:
             raise ValueError(f"name={given!r:.80}: expected the file's name")
         recipe = {"kind": "numbers", "values": from_file(given, action.get("base64", ""), self.session.config.d_model)}
-        name = self._free(
-            visible(given.replace("\\", "/").rsplit("/", 1)[-1], LONGEST_NAME), json.dumps(recipe, sort_keys=True)
-        )
+        name = self._free(given.replace("\\", "/").rsplit("/", 1)[-1], json.dumps(recipe, sort_keys=True))
         self.session.set_vector(name, recipe)
         self.session.options(self.name, direction="vector", vector=name)
         return {"name": name}
 
     def _free(self, name: str, recipe: str) -> str:
         """A name for a vector that is its own, or that nothing has yet."""
+        name = visible(name, LONGEST_NAME)
         state, number, free = self.session.state, 1, name
         prompts = {prompt.name for prompt in state.prompts}
         while free in prompts or (free in state.vectors and not _same(state.vectors[free], recipe)):

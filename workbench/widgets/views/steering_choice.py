@@ -180,7 +180,7 @@ def random_direction(seed: int, d_model: int, norm: float) -> Float[Tensor, " d_
     return drawn * (norm / drawn.norm())
 
 
-def rounded_up(value: float) -> float:
+def rounded_up(value: int | float) -> float:
     """1, 2 or 5 times a power of ten, at least as much as this."""
     power = 10.0 ** np.floor(np.log10(value)) if value > 0 else 1.0
     return float(next(step * power for step in (1, 2, 5, 10) if step * power >= value * (1 - 1e-9)))

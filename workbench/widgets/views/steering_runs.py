@@ -58,7 +58,7 @@ class Study:
 def steered(session: Session, base: Run, study: Study, vector: Tensor) -> Run:
     """The text's run with the vector. On the model's thread."""
     routes = f"blocks.{session.config.n_layers - 1}.mlp.hook_expert_indices"  # a run must keep something
-    recording = session._recording(base)
+    recording = session.recording(base)
     return rerun(base, [study.spec()], recording=recording, sources={NAME: vector}, sites=[routes], name="steered")
 
 

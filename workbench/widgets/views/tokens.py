@@ -72,7 +72,7 @@ class Tokens(View):
 
     def figure(self) -> go.Figure:
         made, chosen = self.table(), self.option("colour")
-        if chosen in made:
+        if chosen in made.data_vars:  # "role" is a coordinate
             return figures.token_values(made[chosen], title=VALUES[chosen][0])
         return figures.tokens(made)
 

@@ -52,7 +52,11 @@ export function SortableTable(props) {
   const room = Math.min(maxHeight - ROW, order.length * ROW);
   const { start, stop } = visible(top, room, ROW, order.length, OVER);
   useLayoutEffect(() => {
-    if (selected !== null && selected !== undefined) show(scroller.current, at);
+    // Chosen here or in another view: the keys go on from there.
+    const index = order.findIndex((row) => rowKey(row) === selected);
+    if (index < 0) return;
+    setCursor(selected);
+    show(scroller.current, index);
   }, [selected]);
   const go = (to) => {
     setCursor(rowKey(order[to]));
@@ -79,7 +83,7 @@ export function SortableTable(props) {
   const common = { columns, template, rowKey, onSelect, onHover, setCursor, id };
   return html`<div class=${classes("wb-table", dim && "wb-dim")} role="grid" aria-label=${label} tabindex="0" onKeyDown=${key} ref=${scroller}
     style=${{ maxHeight: `${maxHeight}px` }} onScroll=${(event) => setTop(event.currentTarget.scrollTop)}
-    aria-activedescendant=${order.length ? `${id}-${at}` : undefined} ...${QUIET_KEYS} aria-rowcount=${order.length + 1} aria-colcount=${columns.length}>
+    aria-activedescendant=${at >= start && at < stop ? `${id}-${at}` : undefined} ...${QUIET_KEYS} aria-rowcount=${order.length + 1} aria-colcount=${columns.length}>
     <div class="wb-table-head" role="row" aria-rowindex="1" style=${template}>
       ${columns.map((column, i) => html`<${Head} key=${column.key} ...${{ column, sort, change, index: i }} />`)}
     </div>

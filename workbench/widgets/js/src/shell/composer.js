@@ -33,7 +33,7 @@ function Line({ prompt, named, edit }) {
   return html`<div class="wb-prompt-line" onDblClick=${edit}>
     <span class="wb-label">${named ? prompt.name : "Prompt"}</span>
     ${who && html`<span class="wb-who" style=${{ borderColor: colour }}>${who}</span>`}
-    <span class="wb-prompt-text"><bdi>${text.slice(0, 400)}</bdi></span>
+    <span class="wb-prompt-text"><bdi>${text}</bdi></span>
     <span class="wb-note">${note}</span>
   </div>`;
 }

@@ -1,4 +1,5 @@
 /** Prompts while they are edited: plain data, no page. */
+import { spelled } from "../words.js";
 
 /** A prompt of the state as a draft. */
 export function draftOf({ name, kind, text, messages }) {
@@ -11,7 +12,7 @@ export function sent({ name, kind, text, messages }) {
   if (kind === "text") return { name, text };
   const ids = text.trim() === "" ? [] : text.trim().split(/[\s,]+/);
   const wrong = ids.find((id) => !/^\d+$/.test(id));
-  if (wrong !== undefined) throw new Error(`token ids are whole numbers, and ${JSON.stringify(wrong)} is none`);
+  if (wrong !== undefined) throw new Error(`token ids are whole numbers, and "${spelled(wrong, 40)}" is none`);
   return { name, tokens: ids.map(Number) };
 }
 
@@ -27,7 +28,7 @@ export function actionFor(prompts, drafts) {
 /** A draft as another kind, with as much of its text as that kind holds. */
 export function withKind(draft, kind) {
   if (kind === draft.kind) return draft;
-  if (kind === "chat") return { ...draft, kind, messages: draft.messages.length ? draft.messages : [message("user", draft.text)] };
+  if (kind === "chat") return { ...draft, kind, messages: draft.messages.length ? draft.messages : [message("system"), message("user", draft.text)] };
   const text = draft.kind === "chat" ? draft.messages.map((each) => each.text ?? "").filter(Boolean).join("\n") : draft.text;
   return { ...draft, kind, text };
 }
@@ -64,9 +65,9 @@ export function summary({ kind, text, messages, length }) {
     const said = messages.filter((each) => each.text);
     const last = said.at(-1);
     const count = `${messages.length} message${messages.length === 1 ? "" : "s"}`;
-    return { text: last ? last.text : "", who: last ? roleName(last) : "", note: `chat, ${count}, ${tokens}` };
+    return { text: last ? spelled(last.text, 400) : "", who: last ? roleName(last) : "", note: `chat, ${count}, ${tokens}` };
   }
-  return { text: kind === "tokens" ? "given as token ids" : text, who: "", note: tokens };
+  return { text: kind === "tokens" ? "given as token ids" : spelled(text, 400), who: "", note: tokens };
 }
 
 export const roleName = ({ role, channel }) => (role === "assistant" && channel ? `${role} · ${channel}` : role);

@@ -1,6 +1,7 @@
 /** Undo, redo, code, files. */
 import { QUIET_KEYS, html, useRef, useState } from "../html.js";
 import { Button, Popup, Select } from "../parts/index.js";
+import { spelled } from "../words.js";
 import { bytes, copy, download } from "./files.js";
 
 const NOT_HERE = () => {}; // failures are already in the status line
@@ -46,7 +47,7 @@ function Load({ bench }) {
     event.currentTarget.value = "";
     if (!file) return;
     const text = await file.text();
-    await bench.act("bench", { kind: "load", text }).then(() => bench.note(`loaded ${file.name}`), NOT_HERE);
+    await bench.act("bench", { kind: "load", text }).then(() => bench.note(`loaded ${spelled(file.name, 80)}`), NOT_HERE);
   };
   return html`<${Button} kind="quiet" onClick=${() => input.current.click()} title="A workspace that was saved">Load</${Button}>
     <input ref=${input} type="file" accept=".json,application/json" hidden onChange=${read} aria-label="Workspace file" />`;

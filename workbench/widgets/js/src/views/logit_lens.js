@@ -145,7 +145,8 @@ function useCells({ bench, columns, pins, count, bounds }) {
     rectOf({ position, stage }) {
       const col = columns.indexOf(stage);
       const cell = handle.current?.rectOf(position, col < 0 ? columns.length - 1 : col);
-      return cell ? standing(cell, handle.current.rectOf(position, columns.length - 1).right, bounds()) : null;
+      const inside = bounds();
+      return cell && inside ? standing(cell, handle.current.rectOf(position, columns.length - 1).right, inside) : null;
     },
   };
   return { handle, at, on };
@@ -222,7 +223,7 @@ function View({ bench }) {
   return html`<div class="wb-lens" ref=${box}>
     <${Controls} bench=${bench} json=${got.data?.json ?? null} />
     <${JobBar} bench=${bench} view=${VIEW} />
-    <${Ready} got=${got} height=${240}>${(data) => html`<${Grid} ...${{ bench, data, width, pins }} bounds=${() => box.current.getBoundingClientRect()} />`}</${Ready}>
+    <${Ready} got=${got} height=${240}>${(data) => html`<${Grid} ...${{ bench, data, width, pins }} bounds=${() => box.current?.getBoundingClientRect() ?? null} />`}</${Ready}>
     <${Trajectories} ...${{ bench, pins, ask }} />
   </div>`;
 }

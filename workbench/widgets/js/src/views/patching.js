@@ -2,7 +2,7 @@
 import "./patching.css";
 import { html, useCallback, useMemo, useRef, useState } from "../html.js";
 import { PAPER, SOFT, diverging, mix, rgb, css, short } from "../draw/scales.js";
-import { useData, useOption, useStream, useTheme } from "../hooks.js";
+import { useData, useOption, useSize, useStream, useTheme } from "../hooks.js";
 import { Button, JobBar, Key, Legend, Matrix, Panel, Ready, Segmented, Select, TokenLabel } from "../parts/index.js";
 import { CellPanel } from "./patching/cell.js";
 import { Missing } from "./patching/empty.js";
@@ -124,6 +124,8 @@ function Heatmap({ bench, grid, prompts, opened, open }) {
   const colLabels = useMemo(() => (onPositions ? tokens?.target : names(about.dims[1], cols)), [onPositions, prompts, about.dims[1], cols]);
   const bands = useMemo(() => (onPositions && prompts ? bandsOf(prompts.arrays.differs, TARGET[theme]) : undefined), [onPositions, prompts, theme]);
   const paint = useMemo(() => strokes(marks.faded, cols, theme), [marks, cols, theme]);
+  const box = useRef(null);
+  const roomy = (useSize(box).width - 40) / cols >= 38; // pixels that "≈−.12" needs
   const text = useCallback((r, c) => words(marks, r * cols + c), [marks, cols]);
   const { layer, position } = bench.selection.value;
   const cell = cellOf(bench.selection.value, about);
@@ -134,13 +136,13 @@ function Heatmap({ bench, grid, prompts, opened, open }) {
     const { site: _, ...fields } = fieldsOf(r, c, about);
     return (bench.hover.value = fields);
   };
-  return html`<${Matrix} rows=${rows} cols=${cols} values=${marks.values} hatch=${marks.hatch} faded=${marks.faded} grey=${marks.grey}
-    colour=${scale} text=${text} paint=${paint} rowLabels=${rowLabels} colLabels=${colLabels} colBands=${bands}
+  return html`<div ref=${box}><${Matrix} rows=${rows} cols=${cols} values=${marks.values} hatch=${marks.hatch} faded=${marks.faded} grey=${marks.grey}
+    colour=${scale} text=${roomy ? text : undefined} paint=${paint} rowLabels=${rowLabels} colLabels=${colLabels} colBands=${bands}
     label=${`share brought back by each patch: ${about.dims[0]} down, ${onPositions ? "position" : about.dims[1]} across`}
     describe=${(r, c) => describeCell(r, c, about, arrays, tokens)} cell=${{ height: rows > 16 ? 14 : rows > 8 ? 20 : 24 }} maxHeight=${440} minCell=${5}
     selected=${cell} selectedRow=${!cell && about.dims[0] === "layer" ? within(layer, rows) : null}
     selectedCol=${!cell && onPositions ? within(position, cols) : null} hovered=${hovered && inside(hovered, rows, cols) ? hovered : null}
-    onHover=${on} onSelect=${(r, c) => (bench.select(fieldsOf(r, c, about)), open({ row: r, col: c, id: about.id }))} />`;
+    onHover=${on} onSelect=${(r, c) => (bench.select(fieldsOf(r, c, about)), open({ row: r, col: c, id: about.id }))} /></div>`;
 }
 
 const NOWHERE = { layer: null, position: null, head: null, expert: null };

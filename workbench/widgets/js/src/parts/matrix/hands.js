@@ -13,12 +13,13 @@ export function scrollTo({ scroller }, place, { row, col }) {
   scroller.scrollTop = reveal(scroller.scrollTop, high, row * place.ch, (row + 1) * place.ch);
 }
 
-/** What a view may ask of its matrix. */
+/** What a view may ask of its matrix; null where it is no longer on the page, as a popup's observer may find it. */
 export function handleOf(refs, latest) {
   return {
-    cellAt: (x, y) => under(refs, latest, { clientX: x, clientY: y }),
-    reveal: (row, col) => scrollTo(refs, latest.current.place, { row, col }),
+    cellAt: (x, y) => (refs.scroller ? under(refs, latest, { clientX: x, clientY: y }) : null),
+    reveal: (row, col) => refs.scroller && scrollTo(refs, latest.current.place, { row, col }),
     rectOf(row, col) {
+      if (!refs.scroller) return null;
       const origin = refs.scroller.getBoundingClientRect();
       const rect = rectOf(latest.current.place, scrollOf(refs), row, col);
       return new DOMRect(origin.left + rect.x, origin.top + rect.y, rect.width, rect.height);

@@ -72,10 +72,10 @@ function group({ data, metric, sides, theme }) {
     const scale = side === "difference" ? apart : plain;
     const signed = metric.signed || side === "difference";
     const value = (row) => valueOf(array, side, row.i);
-    const title = sides.length === 1 && json.sides.length === 1 ? metric.title : sideTitle(json.sides, side);
+    const title = sides.length === 1 && json.sides.length === 1 ? metric.title : side === "difference" ? "diff." : sideTitle(json.sides, side);
     return {
       key: `${metric.key}.${side}`, title, align: "right", width: "minmax(58px, 1fr)", value,
-      hint: `${metric.title}, ${metric.unit}: ${metric.hint}${side === "difference" ? `; ${json.sides[1].title} − ${json.sides[0].title}` : ""}`,
+      hint: `${metric.title}, ${metric.unit}: ${metric.hint}${side === "difference" ? `; difference: ${json.sides[1].title} − ${json.sides[0].title}` : ""}`,
       fill: (row) => {
         const x = value(row);
         return Number.isFinite(x) ? (isNoise(json, metric.key, side, x) ? noise : scale.rgb(x)) : null;

@@ -85,7 +85,7 @@ export function isNoise(json, key, side, value) {
 /** Why a number is not there. */
 export function missing(data, key, side, i) {
   if (key !== "effect" && key !== "kl") return "not defined";
-  const [sides, n] = data.arrays.able.shape.length === 3 ? [data.arrays.able.shape[0], data.json.layers * data.json.count] : data.arrays.able.shape;
+  const [sides, n] = data.arrays.able.shape;
   const which = side === "right" ? [1] : side === "left" || sides === 1 ? [0] : [0, 1];
   return which.every((s) => data.arrays.able[s * n + i]) ? "not run yet" : "cannot be taken out in this way";
 } // prettier-ignore

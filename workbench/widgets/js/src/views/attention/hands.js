@@ -17,10 +17,12 @@ function useNewest(bench) {
   };
   const { running, revision } = bench.state.value;
   useEffect(flush, [running, revision]);
-  return (action) => {
+  const send = (action) => {
     box.current.waiting = action;
     flush();
   };
+  const idle = () => !box.current.waiting && !box.current.busy && !bench.state.peek()?.running;
+  return { send, idle };
 }
 
 const RANGES = { scale: [0, 4, 0.05], set: [0, 1, 0.01] };
@@ -28,11 +30,12 @@ const START = { scale: 1, set: 0.5 };
 
 /** The sink of one head. */
 function Sink({ bench, where, sink }) {
-  const send = useNewest(bench);
+  const { send, idle } = useNewest(bench);
   const drag = useRef({ id: "", at: 0 });
   const [local, setLocal] = useState(null); // what was just dragged to, until Python says the same
   const key = `${where.layer} ${where.head} ${JSON.stringify(sink)}`;
-  useEffect(() => setLocal(null), [key]);
+  // What Python says while one drags is already old.
+  useEffect(() => void (idle() && setLocal(null)), [key]);
   const operation = local?.operation ?? sink?.operation ?? "restore";
   const kind = operation === "set" ? "set" : "scale";
   const value = local?.value ?? sink?.value ?? START[kind];
@@ -47,7 +50,7 @@ function Sink({ bench, where, sink }) {
     const valued = fresh === "scale" || fresh === "set";
     send({ kind: "sink", ...where, operation: fresh, value: valued ? to : null, drag: dragged ? step() : null });
   };
-  const slide = (to) => put(kind, to, true);
+  const slide = (to) => put(kind === "scale" && to === 1 ? "restore" : kind, to, true);
   const [min, max, by] = RANGES[kind];
   return html`<span class="wb-field">
     <${Select} label="Its sink" value=${operation} onChange=${(fresh) => put(fresh, START[fresh] ?? null, false)}

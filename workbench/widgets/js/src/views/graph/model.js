@@ -7,7 +7,10 @@ export const EXPERT = 2;
 export const LOGITS = 3;
 export const ERROR = 4;
 export const NUMBERS = { effect: 0, influence: 1, bias: 2, error: 3, rest: 4, total: 5, routing: 6, biasFlow: 7 };
-export const SIGNS = ["■", "●", "⬡", "■", "◆"];
+const SIGNS = { adds: "■●⬢■◆", takes: "□○⬡■◇" };
+
+/** A node's kind as a character: full where it adds to the target, hollow where it takes from it. */
+export const sign = (graph, i) => SIGNS[graph.number(i, "effect") < 0 ? "takes" : "adds"][graph.node(i).kind];
 
 /**
  * @typedef {object} Graph
@@ -129,7 +132,13 @@ export function describeEdge(graph, e) {
   return `${fullName(graph, from)} → ${fullName(graph, to)}\n${signed(effect)} logits, ${percent(share)} of what comes in, ${percent(flow)} of the flow${live}`;
 }
 
-export const signed = (value) => (value > 0 ? `+${short(value)}` : short(value));
+/** Logits with their sign, in digits that stand under one another: +11.6, +1.63, −0.076. */
+export function signed(value) {
+  const size = Math.abs(value);
+  if (!Number.isFinite(value) || (size > 0 && size < 0.0005)) return value > 0 ? `+${short(value, 1)}` : short(value, 1);
+  const text = size.toFixed(size >= 9.995 ? 1 : size >= 0.9995 ? 2 : 3);
+  return `${value > 0 ? "+" : value < 0 ? "−" : ""}${text}`;
+}
 
 /** Whether taking the edge away in the live model did the opposite of what the graph says. */
 export const disagrees = (found) => found !== undefined && found.predicted * found.live < 0;

@@ -83,8 +83,8 @@ function edges(context, view, scene) {
 const dashes = (width) => [4 + width, 2 + width * 0.6];
 
 function trace(context, view, graph, place, e) {
-  const { from, to } = graph.edge(e);
-  const [x0, y0, x1, y1, x2, y2, x3, y3] = curve(place, from, to);
+  const { from, to, effect } = graph.edge(e);
+  const [x0, y0, x1, y1, x2, y2, x3, y3] = curve(place, from, to, effect);
   const out = Math.max(x0, x3) < view.left || Math.min(x0, x3) > view.left + view.width || y0 < view.top || y3 > view.top + view.height;
   if (out) return;
   context.moveTo(x0, y0);
@@ -145,8 +145,8 @@ function disagreements(context, { graph, place, shown, theme }) {
   context.lineWidth = 1.6;
   for (const [e, found] of graph.found) {
     if (e >= shown.edges || !disagrees(found)) continue;
-    const { from, to } = graph.edge(e);
-    const [x, y] = along(curve(place, from, to), 0.5);
+    const { from, to, effect } = graph.edge(e);
+    const [x, y] = along(curve(place, from, to, effect), 0.5);
     context.beginPath();
     context.moveTo(x - 4, y - 4);
     context.lineTo(x + 4, y + 4);
@@ -194,7 +194,7 @@ function tokens(context, view, { place, graph, theme }, position) {
     const here = position === column.start;
     context.fillStyle = here ? INK[theme] : SOFT[theme];
     context.font = `${here ? "700 " : ""}11.5px ${MONO}`;
-    if (place.upright) turned(context, graph, column.start, middle, top);
+    if (place.upright) turned(context, graph, column.start, middle, { top, bottom: view.height - 4 });
     else flat(context, graph, column, middle, top);
   }
   context.restore();
@@ -208,7 +208,7 @@ function flat(context, graph, column, middle, top) {
   context.fillText(String(column.start), middle, top + 21);
 }
 
-function turned(context, graph, position, middle, top) {
+function turned(context, graph, position, middle, { top, bottom }) {
   const word = graph.tokens[position] ?? "";
   context.save();
   context.translate(middle, top);
@@ -221,10 +221,8 @@ function turned(context, graph, position, middle, top) {
   context.font = `9.5px ${SANS}`;
   context.textAlign = "center";
   context.textBaseline = "alphabetic";
-  context.fillText(String(position), middle, top + Math.ceil(LONGEST * 7.3) + 8 > 0 ? top - 8 + 0 + footNumber(context, top) : top);
+  context.fillText(String(position), middle, bottom);
 }
-
-const footNumber = (context, top) => context.canvas.height / (context.getTransform().a || 1) - top + 4;
 
 /**
  * What is lit: the node or edge that is pinned or under the mouse with its neighbours; what is selected; the cursor.
