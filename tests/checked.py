@@ -93,7 +93,7 @@ class Template(NamedTuple):
                         return with_checks(*args, **kwargs)
                 return with_checks(*args, **kwargs)
             except BeartypeCallHintViolation as error:
-                raise jaxtyping.TypeCheckError(str(error)) from None
+                raise jaxtyping.TypeCheckError(f"Type-check error: {error}") from None
 
         return call
 

@@ -17,7 +17,7 @@ from tests.bench.common import machine, readme
 from tests.bench.common.options import Options, options_of, parser, show
 from tests.bench.common.results import Part
 
-SCRIPTS = ("studies", "nano", "random_110m", "moe_layer", "two_layers", "llama", "whole_20b")
+SCRIPTS = ("studies", "bench_widget", "nano", "random_110m", "moe_layer", "two_layers", "llama", "whole_20b")
 QUICK = ("nano", "random_110m")
 
 

@@ -67,7 +67,9 @@ def _time(part: Part, text: str, seconds: list[float], limit: float, why: str = 
     """A median in milliseconds, with its limit beside it."""
     part.cell(text, 0, "ours").rounds = [[each] for each in seconds]
     said = f"{len(seconds)} times, {1000 * min(seconds):.0f} to {1000 * max(seconds):.0f} ms{', ' + why if why else ''}"
-    part.demands.append(Demand(text, 1000 * statistics.median(seconds), 1000 * limit, at_least=False, unit=" ms", why=said))
+    part.demands.append(
+        Demand(text, 1000 * statistics.median(seconds), 1000 * limit, at_least=False, unit=" ms", why=said)
+    )
 
 
 def _rate(part: Part, text: str, found: list[float], limit: float) -> None:
@@ -174,13 +176,15 @@ def streaming(started: Any, part: Part, n: int, options: Options) -> None:
                 if over.is_set():
                     return
 
+        page.wait_js("document.querySelector('.wb-patching .wb-primary')")
         thread = threading.Thread(target=fill, daemon=True)
         thread.start()
         looks = []
-        for _ in range(n):
+        for _ in range(1 + n):  # the first is not counted
             with page.frames("document.querySelector('.wb-patching .wb-primary').textContent") as seen:
                 page.pump(LOOK)
             looks.append(seen)
+        looks = looks[1:]
         over.set()
         thread.join()
     _rate(part, "a heat map of 24 × 1000 streams", [look.changes / look.seconds for look in looks], 15)
@@ -193,14 +197,14 @@ def scrolling(started: Any, part: Part, n: int, options: Options) -> None:
     with _opened(started, tokens_of_length(2000), open=["tokens"]) as (_, page):
         page.css(".wb-view .wb-strip-window").hover()
         found = []
-        for _ in range(n):
+        for _ in range(1 + n):  # the first is not counted
             with page.frames("document.querySelector('.wb-view .wb-strip-window').scrollTop") as seen:
                 end, turned = time.perf_counter() + LOOK, 0
                 while time.perf_counter() < end:
                     page.page.mouse.wheel(0, 30 if turned % 100 < 50 else -30)
                     turned += 1
             found.append(seen.changes / seen.seconds)
-    _rate(part, "a strip of 2,000 tokens is scrolled", found, 30)
+    _rate(part, "a strip of 2,000 tokens is scrolled", found[1:], 30)
 
 
 def cancelling(started: Any, part: Part, n: int, options: Options) -> None:
@@ -212,7 +216,11 @@ def cancelling(started: Any, part: Part, n: int, options: Options) -> None:
         page.page.evaluate(CLICKED)
         for i in range(n):
             if i % 5 == 0:  # another grid, so that there is always enough to do
-                bench.session.options("patching", part=("resid_pre", "attn_out", "mlp_out")[i // 5 % 3], metric=("logit_difference", "probability", "kl")[i // 15 % 3])
+                bench.session.options(
+                    "patching",
+                    part=("resid_pre", "attn_out", "mlp_out")[i // 5 % 3],
+                    metric=("logit_difference", "probability", "kl")[i // 15 % 3],
+                )
                 settle(page, bench)
             sweep = view.sweep(view.study())
             left = sweep.left

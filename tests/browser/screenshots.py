@@ -145,7 +145,7 @@ def _grow(bench: Any, page: Page) -> None:
     first = view.tree.path(view.at)
     _ban(bench, page)
     bench.session.wait(60)
-    view.go_on(first[3].id, 10).result(60)
+    view.go_on(first[0].id, 10).result(60)
 
 
 def _compare(bench: Any, page: Page) -> None:
@@ -155,17 +155,32 @@ def _compare(bench: Any, page: Page) -> None:
     bench.session.options("history", compared=[ids[0], ids[-1]])
 
 
+def _ablate(bench: Any, page: Page) -> None:
+    view = bench.session.views["ablation"]
+    for action in ("run", "knock_out"):
+        bench.session.options("ablation", sort="effect.difference", down=True, group=[[0, 1], [0, 3], [2, 6]])
+        view.act({"kind": action})
+        benches.settle(page, bench, 120)
+
+
+def _steer(bench: Any, page: Page) -> None:
+    sides = {"positive": "Anna is glad\nAnna sings", "negative": "Ben is sad\nTom is sad"}
+    bench.session.options("steering", direction="difference", layer=2, scale=2.2, length=16, **sides)
+
+
 # What a view needs before it shows what it is for.
 PREPARE: dict[str, Prepare] = {
     "bench": _ban,
     "side": _ban,
+    "ablation": _ablate,
+    "steering": _steer,
     "history": _compare,
     "effect": _edit,
     "tokens": _edit,
     "routing": _ban,
     "attention": _attend,
     "patching": _press_first(".wb-patching .wb-primary"),
-    "ablation": _press_first(".wb-ablation .wb-primary"),
+    "graph": lambda bench, page: page.css(".wb-graph-left").first.wait_for(),  # it traces by itself
     "generation": _grow,
 }
 

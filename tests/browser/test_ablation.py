@@ -24,7 +24,10 @@ def ablation(bench_page):
 def cells(page, name):
     """The numbers of one row, as they are written."""
     row = page.css(".wb-ablation-table .wb-row").filter(has_text=name).first
-    return [text.replace("−", "-").replace("≈ ", "").replace("+", "") for text in row.locator(".wb-cell").all_inner_texts()[3:]]
+    return [
+        text.replace("−", "-").replace("≈ ", "").replace("+", "")
+        for text in row.locator(".wb-cell").all_inner_texts()[3:]
+    ]
 
 
 def test_the_table_has_the_numbers_of_runs_left_difference_and_right(ablation):
@@ -50,7 +53,9 @@ def test_a_row_is_selected_everywhere_and_a_selection_made_elsewhere_is_shown(ab
     page.wait_js("document.querySelector('.wb-ablation-table .wb-row.wb-selected')?.textContent.includes('L2 H6')")
     assert page.css(".wb-ablation-table .wb-row.wb-selected").is_visible()
     page.click("radio", "Layers")
-    page.wait_js("document.querySelector('.wb-ablation-table .wb-row.wb-selected .wb-ablation-name')?.textContent === 'L2'")
+    page.wait_js(
+        "document.querySelector('.wb-ablation-table .wb-row.wb-selected .wb-ablation-name')?.textContent === 'L2'"
+    )
 
 
 def test_by_keys_a_row_is_taken_out_put_back_and_chosen_for_the_group(ablation):
@@ -94,9 +99,14 @@ def test_the_table_is_sorted_by_a_column_and_the_overview_follows(ablation):
 
 def test_a_sweep_over_as_many_heads_as_the_20b_has_streams_stops_and_goes_on(ablation):
     bench, page = ablation(tokens_of_length(40), model=like_20b())
-    assert page.page.evaluate(ROWS) < 60 and page.page.evaluate("document.querySelectorAll('.wb-ablation *').length") < 2500
+    assert (
+        page.page.evaluate(ROWS) < 60
+        and page.page.evaluate("document.querySelectorAll('.wb-ablation *').length") < 2500
+    )
     page.get("button", "Run 1536 ablations").click()
-    job = page.wait(lambda: next((job for job in bench.session.jobs if job.view == "ablation" and job.done > 5), None), 60)
+    job = page.wait(
+        lambda: next((job for job in bench.session.jobs if job.view == "ablation" and job.done > 5), None), 60
+    )
     page.get("button", "Cancel: ablate every head, zero").first.click()
     page.wait(lambda: job.state == "cancelled")
     kept = bench.session.views["ablation"]

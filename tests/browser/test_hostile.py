@@ -6,8 +6,8 @@ import pytest
 
 from tests.browser.benches import settle
 from tests.browser.harness import Page
-from tests.browser.screenshots import VIEWS
 from tests.widgets import hostile
+from tests.widgets.every_view import VIEWS
 from tests.widgets.hostile import IMG, NAMES, RAN, TEXT, TOKENS
 
 # What our own scripts make. (A <b> is ours where a screen reader does not read it: an ornament.)
@@ -50,8 +50,14 @@ def filled():
 
 def touch(page, bench):
     """With the keys, into every grid and strip that is on screen: what opens there, opens."""
-    for i in range(page.css(".wb-view [role=grid], .wb-view .wb-strip-window, .wb-view [role=listbox], .wb-view [role=tree]").count()):
-        place = page.css(".wb-view [role=grid], .wb-view .wb-strip-window, .wb-view [role=listbox], .wb-view [role=tree]").nth(i)
+    for i in range(
+        page.css(
+            ".wb-view [role=grid], .wb-view .wb-strip-window, .wb-view [role=listbox], .wb-view [role=tree]"
+        ).count()
+    ):
+        place = page.css(
+            ".wb-view [role=grid], .wb-view .wb-strip-window, .wb-view [role=listbox], .wb-view [role=tree]"
+        ).nth(i)
         if place.is_visible():
             place.focus()
             page.press("ArrowRight", "ArrowDown", "Enter")
@@ -100,8 +106,13 @@ def test_the_shell_shows_hostile_prompts_names_files_and_errors_as_text(page_of)
     page.wait(lambda: page.get("alert").count())
     look("an answer that is none")
     page.press("Escape")
-    for name, content in ((f"{IMG}\u202e.json", f'{{"format": "{IMG}\u202e", "study": 1, "screen": 1}}'), ("\u202e.json", everything)):
-        page.css("input[type=file]").first.set_input_files({"name": name, "mimeType": "text/plain", "buffer": content.encode()})
+    for name, content in (
+        (f"{IMG}\u202e.json", f'{{"format": "{IMG}\u202e", "study": 1, "screen": 1}}'),
+        ("\u202e.json", everything),
+    ):
+        page.css("input[type=file]").first.set_input_files(
+            {"name": name, "mimeType": "text/plain", "buffer": content.encode()}
+        )
         page.wait(lambda: page.css(".wb-notice").count())
         look(f"a file {name!r}")
     assert {view: problems for view, problems in found.items() if problems} == {}
@@ -120,12 +131,20 @@ def test_exported_pages_and_figures_run_nothing_in_a_browser(filled, page_of, tm
     content = filled.export(tmp_path / "page.html").read_text("utf-8")
     other.set_content(content.replace("Content-Security-Policy", "x"))
     assert other.evaluate(f"() => '{RAN}' in window") is False
-    assert other.evaluate("() => document.querySelectorAll('script, iframe, a, object, embed, input, form, link').length") == 0
+    assert (
+        other.evaluate("() => document.querySelectorAll('script, iframe, a, object, embed, input, form, link').length")
+        == 0
+    )
     other.set_content("<div id=plot></div>")
     other.add_script_tag(content=get_plotlyjs())
     for view in VIEWS:
         drawn = filled[view].figure().to_json()
-        other.evaluate("figure => { const { data, layout } = JSON.parse(figure); return Plotly.newPlot('plot', data, layout) }", drawn)
-        seen = other.evaluate("() => [...document.querySelectorAll('#plot :is(script, img, iframe, a:not(.modebar-btn), foreignObject)')].map(e => e.outerHTML)")
+        other.evaluate(
+            "figure => { const { data, layout } = JSON.parse(figure); return Plotly.newPlot('plot', data, layout) }",
+            drawn,
+        )
+        seen = other.evaluate(
+            "() => [...document.querySelectorAll('#plot :is(script, img, iframe, a:not(.modebar-btn), foreignObject)')].map(e => e.outerHTML)"
+        )
         assert seen == [] and other.evaluate(f"() => '{RAN}' in window") is False, view
     assert [url for url in asked if not url.startswith(("data:", "blob:", "about:"))] == []

@@ -1,4 +1,4 @@
-"""The Bench in JupyterLab itself, as a person uses it: one notebook, from the first cell to the file without a kernel."""
+"""The Bench in JupyterLab itself, as a person uses it: from the first cell to the file without a kernel."""
 
 import json
 import re
@@ -14,7 +14,8 @@ import asyncio, threading, time
 import workbench as wb
 
 model = wb.load("nano")
-story = "{0} is in the park. " + "Tom is in the kitchen. " * 14 + "When Ben and Anna went to the forest, {1} gave a hat to"
+end = "When Ben and Anna went to the forest, {1} gave a hat to"
+story = "{0} is in the park. " + "Tom is in the kitchen. " * 14 + end
 pair = {"clean": story.format("Mia", "Anna"), "corrupt": story.format("Tom", "Ben")}
 bench = wb.Bench(model, pair, answer=(" Ben", " Anna"), open=["attention", "routing", "patching", "history"])
 patching = bench["patching"]
@@ -136,7 +137,7 @@ def sweep_with_three_breaks(notebook: Notebook):
     forward = min(notebook.value(begun_and_over) for _ in range(3))
     heard = ", ".join(f"{1000 * asked:.0f} and {1000 * ended:.0f}" for asked, ended in took)
     print(f"Cancel: heard and over after {heard} ms; a forward pass takes {1000 * forward:.0f} ms")
-    # The best of three, from when Python knows: others may be at work on this machine. tests/bench has it from the click.
+    # The best of three, from when Python knows: others may be at work here. In tests/bench it counts from the click.
     assert min(ended - asked for asked, ended in took) < forward + 0.1
 
 
@@ -171,7 +172,10 @@ def code_says_the_same(notebook: Notebook):
 def file_holds_the_same(notebook: Notebook):
     """Saved and loaded, it is the same study with the same things chosen."""
     notebook.run("again = wb.Bench.load(bench.save('bench.json'), model); again.wait()")
-    assert notebook.run("again.code() == bench.code(), again.selection.position, len(again.interventions)") == "(True, 7, 1)"
+    assert (
+        notebook.run("again.code() == bench.code(), again.selection.position, len(again.interventions)")
+        == "(True, 7, 1)"
+    )
     notebook.run("again.undo(); again.close()")
 
 

@@ -1,6 +1,5 @@
 """The steering view in a browser, on nano."""
 
-import base64
 import io
 
 import numpy as np
@@ -104,7 +103,9 @@ def test_a_direction_goes_on_the_bench_as_a_vector_and_a_chip_and_its_chip_is_up
     assert (spec.site, spec.scale, spec.positions) == ("blocks.1.hook_resid_post", 25.0, None)
     settle(page, bench)
     vector = bench.model.unembed.weight[688].detach()
-    torch.testing.assert_close(bench.run.kl[0, -1].item(), kl_of(bench, wb.Steer(spec.site, "v", 25.0), vector), rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(
+        bench.run.kl[0, -1].item(), kl_of(bench, wb.Steer(spec.site, "v", 25.0), vector), rtol=1e-3, atol=1e-6
+    )
     page.type("textbox", "scale, typed", "30")
     page.press("Enter")
     page.click("button", "Update the Bench")
@@ -149,7 +150,7 @@ def test_a_text_is_written_token_by_token_and_can_be_stopped_and_gone_on_with(st
 
 @pytest.mark.parametrize("n", [1, 300])
 def test_short_and_long_texts_of_a_model_with_as_many_parts_as_the_20b_are_steered(steering, n):
-    bench, page = steering(tokens_of_length(n), model=like_20b() if n == 1 else None, width=600)
+    _, page = steering(tokens_of_length(n), model=like_20b() if n == 1 else None, width=600)
     page.wait_js("document.querySelectorAll('.wb-steering-pair table').length === 2")
     assert page.page.evaluate("document.querySelectorAll('.wb-steering *').length") < 600
     assert max(message.size for message in page.messages) < 200_000

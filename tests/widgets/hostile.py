@@ -17,6 +17,7 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 
 import workbench as wb
+from tests.widgets.every_view import work
 from workbench.model import NANO, HookedGptOss, random_weights
 from workbench.text import Tokenizer
 from workbench.widgets import Bench
@@ -209,25 +210,13 @@ def strings(data: Any) -> Iterator[str]:
 
 def fill(bench: Bench) -> None:
     """Have every view do what it can, so that all of it is there to be shown."""
-    views, session = bench.session.views, bench.session
+    session = bench.session
     bench.select(layer=1, position=5, expert=int(session.site(session.base, "blocks.1.mlp.hook_expert_indices")[5, 0]))
-    views["routing"].use_texts({f"{IMG}\u202e": [TEXT], PYTHON[1]: ["".join(SHEET)]})
+    bench["routing"].use_texts({f"{IMG}\u202e": [TEXT], PYTHON[1]: ["".join(SHEET)]})
     session.options("logit_lens", target=tokenizer().vocab_size - 2, pinned=[1, 5])
     session.options("steering", direction="difference", positive=IMG, negative=PYTHON[0], length=8)
     session.options("generation", length=4)
-    actions = {
-        "routing": [{"kind": "corpus"}],
-        "patching": [{"kind": "run"}],
-        "ablation": [{"kind": "run"}],
-        "steering": [{"kind": "generate"}],
-        "generation": [{"kind": "go_on"}],
-        "graph": [{"kind": "trace"}],
-        "effect": [{"kind": "complete"}],
-    }
-    for name, acts in actions.items():
-        for action in acts:
-            views[name].act(action)
-            session.wait(60)
+    work(bench)
 
 
 def chat(text: str) -> wb.Chat:

@@ -116,7 +116,9 @@ def by_a_run(nano, tokens, specs, answer, given=()):
     return float(gaps[1] - gaps[0]), float((logs[0].exp() * (logs[0] - logs[1])).sum())
 
 
-@pytest.mark.parametrize(("kind", "policy"), [("head", "zero"), ("expert", "reroute"), ("layer", "zero"), ("sink", "remove")])
+@pytest.mark.parametrize(
+    ("kind", "policy"), [("head", "zero"), ("expert", "reroute"), ("layer", "zero"), ("sink", "remove")]
+)
 def test_total_effects_are_those_of_whole_runs(view, nano, whole, kind, policy):
     choose(view, kind=kind, compare="prompts" if kind == "head" else "alone")
     finished(view, "run", parts=kind)
@@ -161,9 +163,7 @@ def test_the_floor_is_the_largest_of_twenty_random_moves_as_the_experiment_makes
     finished(view, "run")
     about, _ = answered(view)
     specs = [wb.AblateLayer(layer) for layer in np.random.default_rng(0).permutation(4).tolist()]
-    made = experiments.ablation_sweep(
-        nano, [whole[0].tokens], view.session.metric(), specs, controls=5, progress=False
-    )
+    made = experiments.ablation_sweep(nano, [whole[0].tokens], view.session.metric(), specs, controls=5, progress=False)
     assert about["floor"][0] == pytest.approx(float(made.floor.max()), rel=1e-4)
 
 
@@ -177,7 +177,9 @@ def test_a_group_stands_beside_other_groups_of_as_many(view, nano, whole):
     assert left["effect"] == pytest.approx(effect, abs=5e-4) and left["kl"] == pytest.approx(kl, abs=2e-5, rel=2e-3)
     groups = view.sweep(view.choice(), view.choice().sides()[0]).groups[((0, 1), (2, 6))].groups
     assert len(groups) == 21 and len({tuple(group) for group in groups}) == 21 and all(len(set(g)) == 2 for g in groups)
-    other, _ = by_a_run(nano, whole[0].tokens, [spec("head", part, "zero") for part in groups[5]], view.session.metric())
+    other, _ = by_a_run(
+        nano, whole[0].tokens, [spec("head", part, "zero") for part in groups[5]], view.session.metric()
+    )
     assert left["others"][4] == pytest.approx(other, abs=5e-4)
     assert left["floor"] == pytest.approx(max(map(abs, left["others"])))
     larger = sum(abs(value) >= abs(left["effect"]) for value in left["others"])

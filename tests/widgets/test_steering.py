@@ -11,8 +11,9 @@ from safetensors.numpy import save
 
 import workbench as wb
 from workbench.experiments import SteeringVector
+from workbench.experiments.directions import random_direction
 from workbench.widgets import workspace
-from workbench.widgets.views.steering_choice import lines, random_direction, rounded_up
+from workbench.widgets.views.steering_choice import lines, rounded_up
 from workbench.widgets.views.steering_files import from_file
 
 SITE = "blocks.1.hook_resid_post"
@@ -28,7 +29,9 @@ def view(bench):
 def steered(view, vector, scale=25.0, positions=None, site=SITE):
     """A run with a vector, by itself."""
     run = view.session.base
-    return wb.run(run.model, run.tokens, [wb.Steer(site, "v", scale, positions)], sources={"v": vector})
+    made = wb.run(run.model, run.tokens, [wb.Steer(site, "v", scale, positions)], sources={"v": vector})
+    assert made.kl is not None and made.flipped_routes is not None
+    return made
 
 
 def towards(view, token=688):
@@ -69,7 +72,7 @@ def test_a_slider_that_is_dragged_asks_for_a_scale_that_is_not_kept(view):
 def test_the_controls_are_random_directions_of_the_same_length(view):
     found, _ = view.data({"what": "controls"})
     norm = float(towards(view).norm())
-    vectors = [random_direction(number, 128, norm) for number in range(8)]
+    vectors = [random_direction(128, norm, number) for number in range(8)]
     assert all(float(vector.norm()) == pytest.approx(norm, rel=1e-5) for vector in vectors)
     expected = [float(steered(view, vector).kl[0, -1]) for vector in vectors]
     np.testing.assert_allclose(found["kl"], expected, rtol=2e-3, atol=1e-6)
@@ -123,7 +126,9 @@ def test_an_expert_that_is_not_chosen_by_hand_is_the_strongest_of_the_token(view
 
 
 def test_a_difference_of_means_is_taken_where_it_is_added(view):
-    view.session.options("steering", direction="difference", positive="Anna is glad\n\nAnna sings\n", negative="Ben is sad")
+    view.session.options(
+        "steering", direction="difference", positive="Anna is glad\n\nAnna sings\n", negative="Ben is sad"
+    )
     found, _ = view.data({"what": "effect"})
     model = view.session.model
     streams = [wb.run(model, each)[SITE][0, -1] for each in ("Anna is glad", "Anna sings", "Ben is sad")]
@@ -155,7 +160,7 @@ def test_the_three_texts_are_those_of_generations_with_the_vector_on(view, where
     n = view.session.base.tokens.shape[1]
     positions = {"all": None, "selected": (4,), "generated": tuple(range(n - 1, n + 8))}[where]
     spec = wb.Steer(SITE, "v", 60.0, positions)
-    random = random_direction(0, 128, float(towards(view).norm()))
+    random = random_direction(128, float(towards(view).norm()))
     expected = {"default": text(view, [], random), "steered": text(view, [spec], towards(view)),
                 "control": text(view, [spec], random)}  # fmt: skip
     assert texts["done"] and {name: texts[name]["tokens"] for name in expected} == {
@@ -173,7 +178,9 @@ def test_a_text_that_is_there_is_not_written_again_and_a_longer_one_goes_on(view
     assert view.act({"kind": "generate"})["job"] is not None
     view.session.wait(60)
     spec = wb.Steer(SITE, "v", 25.0)
-    assert view.data({"what": "text"})[0]["texts"]["steered"]["tokens"] == words(view, text(view, [spec], towards(view), 16))
+    assert view.data({"what": "text"})[0]["texts"]["steered"]["tokens"] == words(
+        view, text(view, [spec], towards(view), 16)
+    )
 
 
 # ---------------------------------------------------------------- on the Bench
@@ -284,8 +291,12 @@ def test_the_code_runs_by_itself_and_finds_the_numbers_and_texts_on_screen(bench
     view.session.wait(60)
     scope: dict = {}
     exec(bench.code("steering"), scope)
-    assert view.data({"what": "effect"})[0]["kl"] == pytest.approx(float(scope["steered"].kl[0, -1]), rel=2e-3, abs=1e-6)
-    assert view.data({"what": "controls"})[0]["kl"][0] == pytest.approx(float(scope["control"].kl[0, -1]), rel=2e-3, abs=1e-6)
+    assert view.data({"what": "effect"})[0]["kl"] == pytest.approx(
+        float(scope["steered"].kl[0, -1]), rel=2e-3, abs=1e-6
+    )
+    assert view.data({"what": "controls"})[0]["kl"][0] == pytest.approx(
+        float(scope["control"].kl[0, -1]), rel=2e-3, abs=1e-6
+    )
     texts = view.data({"what": "text"})[0]["texts"]
     for ours, theirs in (("default", "default"), ("steered", "steered"), ("control", "random direction")):
         assert "".join(texts[ours]["tokens"]).replace("␣", " ").replace("¶", "\n") == scope["texts"][theirs]
@@ -298,7 +309,9 @@ def test_the_page_the_table_and_the_figure_show_what_is_on_screen(view):
     view.session.wait(60)
     page, table, figure = view.static(), view.table(), view.figure()
     assert "25 × token" in page and "goes on, steered" in page and "<script" not in page
-    np.testing.assert_allclose(table.kl.sel(run="steered").values[-1], view.data({"what": "effect"})[0]["kl"], rtol=2e-3)
+    np.testing.assert_allclose(
+        table.kl.sel(run="steered").values[-1], view.data({"what": "effect"})[0]["kl"], rtol=2e-3
+    )
     np.testing.assert_allclose(table.control_kl, view.data({"what": "controls"})[0]["kl"])
     assert [trace.name for trace in figure.data] == ["clean", "steered", "random direction"]
     view.session.options("steering", direction="vector", vector="nothing")

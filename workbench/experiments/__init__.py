@@ -7,7 +7,7 @@
 | what an edit does | effect.py, compare.py, ablation.py (prompts.py) |
 | where the answer travels | patching.py, joint_patching.py, paths.py (patch_setting.py, cells.py, patching_controls.py) |
 | the same, guessed from gradients | gradients.py, edges.py (contrast.py, readers.py, nodes.py) |
-| which parts told which | graph.py (frozen.py, edge_checks.py) |
+| which parts told which | graph.py (graph_trace.py, graph_nodes.py, graph_cost.py, frozen.py, edge_checks.py) |
 | through routing or through content | mediation.py |
 | parts that do it alone | circuits.py, circuit_runs.py, faithfulness.py |
 | what experts specialise in | routing_statistics.py, routing_changes.py (routes.py), expert_contexts.py, unchosen.py |

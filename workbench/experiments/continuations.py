@@ -58,9 +58,9 @@ class NextToken:
         except BaseException:
             self._specs = None  # a cache that holds half a text is of no use
             raise
-        self._read = tokens
-        self._last = logits[0, -1].float().log_softmax(-1).cpu().numpy()
-        return self._last
+        last = logits[0, -1].float().log_softmax(-1).cpu().numpy()
+        self._read, self._last = tokens, last
+        return last
 
 
 def drawn(logprobs: Float[np.ndarray, " d_vocab"], temperature: float, generator: np.random.Generator) -> int:

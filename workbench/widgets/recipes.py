@@ -19,12 +19,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, get_args
 from weakref import WeakKeyDictionary
 
-import torch
-
-from workbench.activations import run
 from workbench.experiments import difference_of_means
+from workbench.experiments.directions import FIRST, as_direction, expert_output, head_write, unembedding_direction
 from workbench.experiments.steering import At
-from workbench.interventions import BiasExpert
 from workbench.model import HookedGptOss
 from workbench.model.fingerprint import fingerprint
 from workbench.model.sites import RESID, UnknownSite
@@ -32,7 +29,6 @@ from workbench.model.sites import RESID, UnknownSite
 LONGEST = 1_000_000  # numbers in one vector
 MOST_TEXTS, MOST_TOKENS = 1000, 1_000_000
 REMEMBERED = 32  # vectors of a model that took a run to make
-FIRST = 1e4  # a bias that puts an expert before all others
 
 
 class Kind(NamedTuple):
@@ -46,7 +42,7 @@ class Kind(NamedTuple):
     """
 
     fields: Mapping[str, type | tuple[type, ...]]
-    make: Callable[[Any, HookedGptOss], torch.Tensor]
+    make: Callable[[Any, HookedGptOss], Any]
     code: Callable[[Any], str]
     runs: bool = False
 
@@ -54,32 +50,9 @@ class Kind(NamedTuple):
 # ---------------------------------------------------------------- how each is made
 
 
-def _numbers(recipe: Any, model: HookedGptOss) -> torch.Tensor:
-    return torch.tensor(recipe["values"], dtype=torch.float32)
-
-
-def _unembedding(recipe: Any, model: HookedGptOss) -> torch.Tensor:
-    return model.unembed.weight[recipe["token"]].detach().clone()
-
-
-def _difference(recipe: Any, model: HookedGptOss) -> torch.Tensor:
-    made = difference_of_means(
-        model, recipe["positive"], recipe["negative"], recipe["site"], at=recipe["at"], shuffles=0, progress=False
-    )
-    return torch.from_numpy(made.vector)
-
-
-def _expert_output(recipe: Any, model: HookedGptOss) -> torch.Tensor:
-    layer, expert, last = recipe["layer"], recipe["expert"], len(recipe["tokens"]) - 1
-    # The strongest expert is in the first slot; what it puts out does not depend on its weight.
-    first, site = BiasExpert(layer, expert, FIRST, positions=(last,)), f"blocks.{layer}.mlp.hook_expert_out"
-    return run(model, [recipe["tokens"]], [first], sites=site)[site][0, -1, 0]
-
-
-def _head_write(recipe: Any, model: HookedGptOss) -> torch.Tensor:
-    layer, head, site = recipe["layer"], recipe["head"], f"blocks.{recipe['layer']}.attn.hook_z"
-    z = run(model, [recipe["tokens"]], sites=site)[site][0, -1, head]
-    return (z @ model.blocks[layer].attn.W_O[head].to(z)).detach()
+def _difference(recipe: Any, model: HookedGptOss) -> Any:
+    sides, site, at = (recipe["positive"], recipe["negative"]), recipe["site"], recipe["at"]
+    return as_direction(difference_of_means(model, *sides, site, at=at, shuffles=0, progress=False).vector)
 
 
 def _code_of_difference(recipe: Any) -> str:
@@ -106,9 +79,15 @@ def _code_of_site(recipe: Any, site: str, at: str, edits: str = "") -> str:
 
 TEXT = {"tokens": (list, tuple), "layer": int}
 KINDS: dict[str, Kind] = {
-    "numbers": Kind({"values": (list, tuple)}, _numbers, lambda recipe: f"torch.tensor({list(recipe['values'])})"),
+    "numbers": Kind(
+        {"values": (list, tuple)},
+        lambda recipe, model: as_direction(recipe["values"]),
+        lambda recipe: f"torch.tensor({[float(value) for value in recipe['values']]})",
+    ),
     "unembedding": Kind(
-        {"token": int}, _unembedding, lambda recipe: f"model.unembed.weight[{recipe['token']}].detach().clone()"
+        {"token": int},
+        lambda recipe, model: unembedding_direction(model, recipe["token"]),
+        lambda recipe: f"model.unembed.weight[{recipe['token']}].detach().clone()",
     ),
     "difference_of_means": Kind(
         {"positive": (list, tuple), "negative": (list, tuple), "site": str, "at": str},
@@ -116,8 +95,18 @@ KINDS: dict[str, Kind] = {
         _code_of_difference,
         runs=True,
     ),
-    "expert_output": Kind({**TEXT, "expert": int}, _expert_output, _code_of_expert, runs=True),
-    "head_write": Kind({**TEXT, "head": int}, _head_write, _code_of_head, runs=True),
+    "expert_output": Kind(
+        {**TEXT, "expert": int},
+        lambda recipe, model: expert_output(model, recipe["tokens"], recipe["layer"], recipe["expert"]),
+        _code_of_expert,
+        runs=True,
+    ),
+    "head_write": Kind(
+        {**TEXT, "head": int},
+        lambda recipe, model: head_write(model, recipe["tokens"], recipe["layer"], recipe["head"]),
+        _code_of_head,
+        runs=True,
+    ),
 }
 
 
@@ -182,12 +171,12 @@ def _check_difference(recipe: Any, model: HookedGptOss) -> None:
 
 # ---------------------------------------------------------------- what is made
 
-_made: WeakKeyDictionary[HookedGptOss, OrderedDict[tuple[str, str], torch.Tensor]] = WeakKeyDictionary()
+_made: WeakKeyDictionary[HookedGptOss, OrderedDict[tuple[str, str], Any]] = WeakKeyDictionary()
 _lock = threading.Lock()
 
 
-def make(recipe: Any, model: HookedGptOss) -> torch.Tensor:
-    """The vector. One that takes a run of the model is remembered as long as the weights are the same."""
+def make(recipe: Any, model: HookedGptOss) -> Any:
+    """The vector, a tensor [d]. One that takes a run of the model is remembered as long as the weights are the same."""
     kind = KINDS[recipe["kind"]]
     if not kind.runs:
         return kind.make(recipe, model)
@@ -197,8 +186,7 @@ def make(recipe: Any, model: HookedGptOss) -> torch.Tensor:
         if key in known:
             known.move_to_end(key)
             return known[key]
-    with torch.no_grad():
-        made = kind.make(recipe, model).clone()
+    made = kind.make(recipe, model)
     with _lock:
         known[key] = made
         while len(known) > REMEMBERED:

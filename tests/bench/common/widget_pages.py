@@ -34,8 +34,8 @@ pair, story = {PROMPT}, "{{}} is in the park. " + "Tom is in the kitchen. " * 30
 asked = []
 
 def sweep():  # a new one, of seconds
-    choice = {{"part": ("resid_pre", "attn_out", "mlp_out")[len(asked) % 3], "metric": ("probability", "kl")[len(asked) // 3 % 2]}}
-    bench.session.options("patching", **choice)
+    part = ("resid_pre", "attn_out", "mlp_out")[len(asked) % 3]
+    bench.session.options("patching", part=part, metric=("probability", "kl")[len(asked) // 3 % 2])
     view = bench["patching"]
     asked.append(view.start(view.sweep(view.study())))
 
@@ -54,7 +54,9 @@ def forward():
 
 def to_a_sweep(notebook: Any) -> None:
     """A long pair of prompts in the Bench, and patching in front."""
-    notebook.run("bench.session.set_prompts({'clean': story.format('Mia'), 'corrupt': story.format('Tom')}); bench.wait()")
+    notebook.run(
+        "bench.session.set_prompts({'clean': story.format('Mia'), 'corrupt': story.format('Tom')}); bench.wait()"
+    )
     notebook.page.locator(".wb-root").get_by_role("tab", name="Patching", exact=True).click()
     notebook.js(CLICKED)
 
@@ -87,5 +89,13 @@ def tall_model() -> Any:
     """24 layers, each as small as can be: for a grid of 24 × 1000 the numbers do not matter."""
     from workbench.model import NANO, HookedGptOss, random_weights
 
-    shape = {"n_layers": 24, "d_model": 32, "d_mlp": 8, "n_heads": 2, "n_key_value_heads": 1, "n_experts": 4, "d_head": 8}
+    shape = {
+        "n_layers": 24,
+        "d_model": 32,
+        "d_mlp": 8,
+        "n_heads": 2,
+        "n_key_value_heads": 1,
+        "n_experts": 4,
+        "d_head": 8,
+    }
     return random_weights(HookedGptOss(NANO.with_(**shape, name="24 layers"), load_nano().tokenizer), 0)

@@ -13,12 +13,12 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
+from workbench.experiments.component_numbers import ACTIVATION, component_numbers
 from workbench.interventions import Intervention
 from workbench.widgets.session import Session
 from workbench.widgets.state import Chip, State
 from workbench.widgets.views import ablation_forms as forms
 from workbench.widgets.views.ablation_choice import COMPARES, Choice, Side, is_part
-from workbench.widgets.views.ablation_numbers import ACTIVATION, Numbers, numbers
 from workbench.widgets.views.ablation_parts import KINDS, POLICIES, name, part_of, shape
 from workbench.widgets.views.ablation_sweep import (
     Pusher,
@@ -34,6 +34,7 @@ from workbench.widgets.views.base import Payload, View
 from workbench.widgets.worker import Job
 
 REMEMBERED = 12  # sweeps
+NUMBERS = ("activation", "norm", "direct")
 CHOICES = {"kind": KINDS, "over": ("token", "mean"), "measure": ("logits", "kl"), "compare": (None, *COMPARES)}
 OPTIONS = ("policy", "source", "compare", "over", "position", "group")  # that an ask may bring itself
 
@@ -69,7 +70,7 @@ class Ablation(View):
             return self._group(choice), {}
         sides = choice.sides()
         sweeps, tables = [self.sweep(choice, side) for side in sides], [self.numbers(choice, side) for side in sides]
-        arrays = {key: _stacked([getattr(table, key) for table in tables]) for key in ("activation", "norm", "direct")}
+        arrays = {key: _stacked([table[key] for table in tables]) for key in NUMBERS}
         able = np.stack([sweep.able.reshape(-1) for sweep in sweeps]).astype(np.uint8)
         return self._about(choice, sides) | _found(sweeps), arrays | _totals(sweeps) | {"able": able}
 
@@ -106,11 +107,17 @@ class Ablation(View):
 
     # ------------------------------------------------------------ numbers
 
-    def numbers(self, choice: Choice, side: Side) -> Numbers:
-        """Activation, norm and direct effect of every component."""
-        kind, position, answer = choice.kind, choice.position(side), self.session.metric()
-        key = ("ablation", id(side.run), kind, position, answer)
-        return self.session.memo(key, lambda: numbers(self.session, side.run, kind, position, answer))
+    def numbers(self, choice: Choice, side: Side) -> dict[str, np.ndarray]:
+        """Activation, norm and direct effect of every component, each [layer index]."""
+        about = choice.kind, self.session.metric(), choice.position(side)
+
+        def make() -> dict[str, np.ndarray]:
+            found = component_numbers(
+                side.run, *about, read=lambda site: self.session.site(side.run, site, remember=False)
+            )
+            return {name: found[name].values for name in NUMBERS}
+
+        return self.session.memo(("ablation", id(side.run), *about), make)
 
     def sweep(self, choice: Choice, side: Side) -> Sweep:
         """The total effects of one side, as far as they are known. They outlast what does not concern them."""
@@ -121,7 +128,7 @@ class Ablation(View):
                 self._sweeps.move_to_end(study)
                 return self._sweeps[study]
         used = routed(self.session, side.run) if choice.kind == "expert" else np.ones(choice.shape, bool)
-        made = begun(self.session, study, used, self.numbers(choice, side).direct)
+        made = begun(self.session, study, used, self.numbers(choice, side)["direct"])
         with self._lock:
             made = self._sweeps.setdefault(study, made)
             while len(self._sweeps) > REMEMBERED:

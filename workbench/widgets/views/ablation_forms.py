@@ -34,7 +34,7 @@ def tables(view: Ablation, choice: Choice) -> tuple[list[Side], list[Sweep], dic
     """The sides, their sweeps, and every column as [side layer index]."""
     sides = choice.sides()
     sweeps, read = [view.sweep(choice, side) for side in sides], [view.numbers(choice, side) for side in sides]
-    found = {key: np.stack([getattr(each, key) for each in read]) for key in ("activation", "norm", "direct")}
+    found = {key: np.stack([each[key] for each in read]) for key in ("activation", "norm", "direct")}
     return sides, sweeps, found | {key: np.stack([getattr(each, key) for each in sweeps]) for key in ("effect", "kl")}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from workbench.experiments.component_numbers import component_shape as shape
 from workbench.interventions import AblateExpert, AblateHead, AblateLayer, EditSink, Intervention
 from workbench.model import Config
 
@@ -19,11 +20,6 @@ POLICIES: Mapping[str, tuple[str, ...]] = {
 KINDS = tuple(POLICIES)
 FROM_A_SOURCE = ("mean", "resample")
 _CLASSES = {"head": "AblateHead", "expert": "AblateExpert", "layer": "AblateLayer", "sink": "EditSink"}
-
-
-def shape(kind: str, config: Config) -> tuple[int, int]:
-    """(layers, components of each)."""
-    return config.n_layers, {"head": config.n_heads, "expert": config.n_experts, "sink": config.n_heads}.get(kind, 1)
 
 
 def name(kind: str, part: Part) -> str:

@@ -126,12 +126,12 @@ class Generation(View):
 
     def go_on(self, node: int, length: int | None = None) -> Job:
         """Continue after a node; tokens appear one by one. Cancelled, it keeps those that are there."""
-        length = self.option("length") if length is None else length
+        n_new = self.option("length") if length is None else length
         return self.session.submit(
-            lambda job: self._grow(job, node, length),
-            f"continue for {length} tokens",
+            lambda job: self._grow(job, node, n_new),
+            f"continue for {n_new} tokens",
             view=self.name,
-            total=length,
+            total=n_new,
             replaces="generation",
             resumable=lambda: self.go_on(self.at),
         )

@@ -124,7 +124,9 @@ class History(View):
     def run_of(self, entry: Entry, name: str) -> Run:
         """A step's run, made again: of the specs that were on then."""
         state = self._state(entry)
-        return self.session.memo(("step", name, study_of(state)[0], state.subject, state.specs), lambda: self._made(state, name))
+        return self.session.memo(
+            ("step", name, study_of(state)[0], state.subject, state.specs), lambda: self._made(state, name)
+        )
 
     def _made(self, state: State, name: str) -> Run:
         session = self.session

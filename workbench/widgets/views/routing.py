@@ -168,7 +168,10 @@ class Routing(View):
             return about, {}
         layer = self._number(ask, "layer", self.session.config.n_layers)
         about |= {"done": int(found.attrs["n_done"]), "even": float(found.attrs["even_load"])}
-        about |= {"domains": [visible(str(name), 60) for name in found.domain.values], "tokens": found.domain_tokens.values.tolist()}
+        about |= {
+            "domains": [visible(str(name), 60) for name in found.domain.values],
+            "tokens": found.domain_tokens.values.tolist(),
+        }
         if ask.get("expert") is not None:
             expert = self._number(ask, "expert", self.session.config.n_experts)
             about["contexts"] = routing_corpus.contexts_of(self.session, found, layer, expert, self._domains())

@@ -22,7 +22,7 @@ from workbench.widgets.views.effect_completion import Side
 from workbench.widgets.views.steering_choice import DIRECTIONS, SITES, WHERE, Choice, Missing
 from workbench.widgets.views.steering_files import LONGEST_NAME, from_file
 from workbench.widgets.views.steering_runs import CONTROLS, NAME, Study, Texts, effect, generate, steered
-from workbench.widgets.worker import Job
+from workbench.widgets.worker import Cancelled, Job
 
 LENGTHS = (8, 16, 24, 48, 96, 192)
 REMEMBERED = 6  # texts
@@ -57,6 +57,7 @@ class Steering(View):
         super().__init__(session)
         self._lock, self._texts = threading.RLock(), list[Texts]()
         self._writing: tuple[Texts, Job] | None = None
+        self._newest: Study | None = None  # whose controls the screen waits for
 
     # ------------------------------------------------------------ asked and told
 
@@ -70,7 +71,9 @@ class Steering(View):
                 texts = self.known_texts(study, choice.options["length"])
                 said = None if texts is None else texts.said(self.session)
                 return {"texts": said, "study": study.name}, {}
-            found = self.controls(choice, study) if what == "controls" else self.effect(choice, study)
+            if what == "controls":
+                self._newest = study
+            found = self.controls(choice, study, asked=True) if what == "controls" else self.effect(choice, study)
             return found | {"study": study.name, "scale": study.scale}, {}
         except Missing as why:
             return {"missing": str(why)} | (self._there(choice) if what == "setup" else {}), {}
@@ -153,10 +156,16 @@ class Steering(View):
         vector = choice.vector(study)
         return self._measured(study, study.recipe, vector)
 
-    def controls(self, choice: Choice, study: Study) -> dict[str, Any]:
-        """What random directions of its length do: KL of each, and all about the first."""
+    def controls(self, choice: Choice, study: Study, asked: bool = False) -> dict[str, Any]:
+        """What random directions of its length do: KL of each, and all about the first.
+
+        Args:
+            asked: by the screen, which no longer waits once it has asked about another study.
+        """
         found = []
         for number in range(CONTROLS):
+            if asked and self._newest != study:
+                raise Cancelled("another scale is tried by now")
             vector = choice.random(study, number)
             found.append(self._measured(study, f"random {number} {float(vector.norm())}", vector))
         return {"control": found[0], "kl": [each["kl"] for each in found]}

@@ -8,10 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import Float
-from torch import Tensor
 
+from workbench.experiments.directions import random_direction
 from workbench.figures.text import visible
 from workbench.widgets import recipes
 from workbench.widgets.selection import Selection
@@ -138,8 +136,8 @@ class Choice:
             given = float(f"{START * self.stream(study) / float(self.vector(study).norm()):.2g}")
         return replace(study, scale=float(given))
 
-    def vector(self, study: Study) -> Float[Tensor, " d_model"]:
-        """The direction of a study, on the CPU. One that takes a run is made on the model's thread."""
+    def vector(self, study: Study) -> Any:
+        """The direction of a study, a tensor [d_model] on the CPU. What takes a run is made on the model's thread."""
         recipe, session = json.loads(study.recipe), self.session
         if recipes.KINDS[recipe["kind"]].runs:
             make = lambda: recipes.make(recipe, session.model)  # noqa: E731
@@ -154,9 +152,9 @@ class Choice:
             raise Missing("The direction has length 0: both sides are the same, or nothing is written there.")
         return made
 
-    def random(self, study: Study, number: int = 0) -> Float[Tensor, " d_model"]:
+    def random(self, study: Study, number: int = 0) -> Any:
         """A direction that means nothing, as long as the study's."""
-        return random_direction(SEED + number, self.session.config.d_model, float(self.vector(study).norm()))
+        return random_direction(self.session.config.d_model, float(self.vector(study).norm()), SEED + number)
 
     def stream(self, study: Study) -> float:
         """The length of what stands where the vector is added."""
@@ -172,12 +170,6 @@ class Choice:
 def lines(text: str) -> list[str]:
     """The texts of a field, one a line; empty lines are none."""
     return [line for line in text.replace("\r\n", "\n").split("\n") if line.strip()]
-
-
-def random_direction(seed: int, d_model: int, norm: float) -> Float[Tensor, " d_model"]:
-    """A direction that means nothing, of this length."""
-    drawn = torch.randn(d_model, generator=torch.Generator().manual_seed(seed))
-    return drawn * (norm / drawn.norm())
 
 
 def rounded_up(value: int | float) -> float:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from workbench.activations import Run, rerun
 from workbench.interventions import Steer
@@ -55,7 +54,7 @@ class Study:
         return Steer(self.site, NAME, self.scale, positions)
 
 
-def steered(session: Session, base: Run, study: Study, vector: Tensor) -> Run:
+def steered(session: Session, base: Run, study: Study, vector: Any) -> Run:
     """The text's run with the vector. On the model's thread."""
     routes = f"blocks.{session.config.n_layers - 1}.mlp.hook_expert_indices"  # a run must keep something
     recording = session.recording(base)

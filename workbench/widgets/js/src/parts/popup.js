@@ -73,17 +73,16 @@ function useFollow(box, place) {
   }, []);
 }
 
-/** Takes the focus, and gives it back to where it was. */
+/** Takes the focus, and gives it back to where it was; also where somebody went into a popup that had not taken it. */
 function useReturn(box, focus) {
   useLayoutEffect(() => {
-    if (!focus) return undefined;
-    const before = box.current.ownerDocument.activeElement;
-    box.current.focus({ preventScroll: true });
     const element = box.current;
+    const page = element.ownerDocument;
+    const before = page.activeElement;
+    if (focus) element.focus({ preventScroll: true });
     return () => {
-      if (element.contains(element.ownerDocument.activeElement) || element.ownerDocument.activeElement === element.ownerDocument.body) {
-        before?.focus?.({ preventScroll: true });
-      }
+      const lost = focus && page.activeElement === page.body;
+      if (lost || element.contains(page.activeElement)) before?.focus?.({ preventScroll: true });
     };
   }, []);
 }

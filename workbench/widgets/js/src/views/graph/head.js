@@ -88,6 +88,7 @@ export function Signs() {
     <span class="wb-key-item"><${Shape} kind=${HEAD} takes />hollow: takes from the target</span>
     ${line(ADDS[theme], "", 3, "adds")}${line(TAKES[theme], "6 3", 3, "takes")}
     <span class="wb-key-item">width: √ share of the flow</span><span class="wb-key-item"><b aria-hidden="true">×</b>live model has the other sign</span>
+    <span class="wb-key-item"><b aria-hidden="true">⊘</b>an intervention acts there</span>
   </div>`;
 }
 
