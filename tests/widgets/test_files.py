@@ -124,7 +124,7 @@ def test_a_workspace_of_other_weights_says_so(bench):
     made = json.loads(workspace.to_json(bench.session))
     made["model"]["fingerprint"] = "another"
     workspace.restore(bench.session, json.dumps(made))
-    assert "other weights" in bench.session.error
+    assert "other weights" in bench.session.warning
 
 
 # ---------------------------------------------------------------- static forms

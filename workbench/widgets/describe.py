@@ -26,6 +26,7 @@ def state(session: Session) -> dict[str, Any]:
         "revision": session.revision,
         "running": session.running,
         "error": session.error,
+        "warning": session.warning,
         "model": _model(session),
         "prompts": [prompt(each) for each in now.prompts],
         "subject": now.subject,

@@ -29,7 +29,7 @@ class Runs(Jobs):
 
     Attributes:
         revision: counts the changes of what the views look at.
-        error: of the run that failed last, in words.
+        warning: about what the runs are of, in words; until the next change.
         on_settled: called when all runs of a state are there.
     """
 
@@ -40,7 +40,8 @@ class Runs(Jobs):
         super().__init__(model)
         self.model, self.config, self.tokenizer = model, model.config, model.tokenizer
         self.on_settled: Callable[[], None] = lambda: None
-        self.revision, self.error = 0, None
+        self.revision, self.warning = 0, None
+        self._errors: dict[str, str] = {}  # of runs that failed
         self._runs: dict[str, Run] = dict(runs)
         self._pending: dict[str, Job] = {}
         self._recordings: dict[str, Any] = {}
@@ -58,6 +59,11 @@ class Runs(Jobs):
     def running(self) -> bool:
         """Whether runs are under way that will change what the views show."""
         return bool(self._pending)
+
+    @property
+    def error(self) -> str | None:
+        """Why a run is not there, in words."""
+        return next((self._errors[name] for name in self.names if name in self._errors), None)
 
     @property
     def base(self) -> Run:
@@ -97,7 +103,7 @@ class Runs(Jobs):
         if done is not None and (job is None or not newest):
             return done
         if job is None:
-            raise ValueError(self.error or f"the run {name!r} was cancelled")
+            raise ValueError(self._errors.get(name) or f"the run {name!r} was cancelled")
         try:
             return job.result()
         except Cancelled:
@@ -177,6 +183,7 @@ class Runs(Jobs):
 
     def _start(self) -> None:
         """Put the runs into the line that this state needs and that are not there."""
+        self.warning = None
         for prompt in self.state.prompts:
             there = self._runs.get(prompt.name)
             if there is not None and tuple(there.tokens[0].tolist()) != prompt.tokens:
@@ -196,8 +203,15 @@ class Runs(Jobs):
             self._note(None)
             self._new_revision()
 
+    def again(self) -> None:
+        """Try the runs once more that failed."""
+        with self._lock:
+            self._start()
+        self.tell()
+
     def _begin(self, name: str, make: Callable[[], Run], label: str) -> None:
         entry = self.history.now.id
+        self._errors.pop(name, None)
 
         def work(job: Job) -> Run:
             job.stop_if_cancelled()
@@ -248,22 +262,28 @@ class Runs(Jobs):
         with self._lock:
             if self._pending.get(name) is not job or job.cancelled:
                 return  # a newer one is under way
-            self._runs[name], self.error = made, None
+            self._runs[name] = made
             if name == EDITED:
                 self._note(made, entry)
             self._new_revision()
 
     def _ended(self, name: str, job: Job) -> None:
+        error = job.future.exception()
         with self._lock:
             if self._pending.get(name) is job:
                 del self._pending[name]
-            error = job.future.exception()
-            if error is not None and not isinstance(error, Cancelled):
-                self.error = in_words(error)
+                if error is not None and not isinstance(error, Cancelled):
+                    self._failed(name, in_words(error))
             settled = not self._pending
         self.tell()
         if settled:
             self.on_settled()
+
+    def _failed(self, name: str, why: str) -> None:
+        """Nothing is shown in the place of a run that is not there: not the run of other interventions either."""
+        self._errors[name] = why
+        self._runs.pop(name, None)
+        self._new_revision()
 
     def _note(self, made: Run | None, entry: int | None = None) -> None:
         if made is None or made.kl is None or entry is None:

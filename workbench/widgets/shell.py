@@ -119,6 +119,7 @@ ACTIONS: dict[str, Callable[[Session, Action], Done]] = {
     "chips_clear": _clear,
     "undo": lambda session, action: session.travel(lambda history: history.step(-1)),
     "redo": lambda session, action: session.travel(lambda history: history.step(1)),
+    "again": lambda session, action: session.again(),
     "goto": lambda session, action: session.travel(lambda history: history.goto(action["id"])),
     "cancel": _cancel,
     "resume": _resume,

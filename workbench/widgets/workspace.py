@@ -96,7 +96,7 @@ def restore(session: Session, text: str | bytes) -> None:
     session.restore(state, studies, at)
     there = made.get("model", {})
     if isinstance(there, Mapping) and there.get("fingerprint") != fingerprint(session.model):
-        session.error = (
+        session.warning = (
             f"this workspace was made with other weights ({str(there.get('name'))[:60]}); numbers may differ"
         )
         session.tell()

@@ -59,13 +59,20 @@ function Whole({ bench }) {
   const TokensView = VIEWS.tokens.View;
   return html`<header class="wb-head"><${Model} model=${state.model} /><${Toolbar} bench=${bench} active=${front(bench)} /></header>
     <${Composer} bench=${bench} />
-    ${state.error && html`<${Failure} error=${state.error} />`}
+    <${Trouble} bench=${bench} />
     <div class="wb-top-strip"><${Guard} name="tokens">
       <${TokensView} bench=${bench} compact before=${html`<${Context} bench=${bench} />`} />
     </${Guard}></div>
     <${Touched} bench=${bench} />
     <${Views} bench=${bench} />
     <${Status} bench=${bench} />`;
+}
+
+/** Why there is no run, and another try; what else one should know of the runs. */
+function Trouble({ bench }) {
+  const { error, warning } = bench.state.value;
+  const again = () => bench.act("bench", { kind: "again" }).catch(() => {});
+  return html`${error && html`<${Failure} error=${error} again=${again} first />`}${warning && html`<${Empty} title="Note">${warning}</${Empty}>`}`;
 }
 
 /** The interventions and what they did, where there are any. */
@@ -76,13 +83,13 @@ function Touched({ bench }) {
 
 /** One view alone. */
 function Single({ bench }) {
-  const { single, model, views, shown, error } = bench.state.value;
+  const { single, model, views, shown } = bench.state.value;
   const title = views.find(({ name }) => name === single)?.title ?? single;
   return html`<header class="wb-head wb-head-single">
       <span class="wb-model"><strong class="wb-strong">${title}</strong>
       <span class="wb-note"><bdi>${model.name}</bdi> · <bdi>${shown}</bdi></span></span>
     </header>
-    ${error && html`<${Failure} error=${error} />`}
+    <${Trouble} bench=${bench} />
     <${Chips} bench=${bench} />
     <div class="wb-view">${VIEWS[single] ? html`<${Shown} bench=${bench} name=${single} />` : html`<${Failure} error=${`there is no view ${single}`} />`}</div>
     <${Status} bench=${bench} />`;

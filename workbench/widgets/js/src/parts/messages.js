@@ -1,5 +1,5 @@
 /** What stands where data would: nothing yet, on the way, gone wrong. */
-import { Component, QUIET_KEYS, html } from "../html.js";
+import { BenchContext, Component, QUIET_KEYS, html, useContext } from "../html.js";
 
 /** Why there is nothing here, and what to do about it. */
 export function Empty({ children, title }) {
@@ -8,8 +8,16 @@ export function Empty({ children, title }) {
   </div>`;
 }
 
-/** What went wrong, in words. @param {{ error: Error|string, again?: () => void }} props */
-export function Failure({ error, again }) {
+/** Whether this is why there is no run at all: the shell says so once, at the top, for every view. */
+function useSaidAbove(error) {
+  const bench = useContext(BenchContext);
+  return Boolean(error) && bench?.state.value?.error === (error.message ?? error);
+}
+
+/** What went wrong, in words. @param {{ error: Error|string, again?: () => void, first?: boolean }} props first: the shell's own */
+export function Failure({ error, again, first = false }) {
+  const above = useSaidAbove(error);
+  if (above && !first) return html`<${Empty}>There is no run to show: why is said at the top.</${Empty}>`;
   return html`<div class="wb-message wb-failure" role="alert">
     <span><strong>Error:</strong> ${typeof error === "string" ? error : error.message}</span>
     ${again && html`<button type="button" class="wb-button" onClick=${again} ...${QUIET_KEYS}>Try again</button>`}
@@ -29,7 +37,8 @@ export function Loading({ children = "Computing…", height }) {
  */
 export function Ready({ got, children, height }) {
   const { data, error, again, stale } = got;
-  if (!data) return error ? html`<${Failure} error=${error} again=${again} />` : html`<${Loading} height=${height} />`;
+  const gone = useSaidAbove(error); // then what was there is of another run
+  if (!data || gone) return error ? html`<${Failure} error=${error} again=${again} />` : html`<${Loading} height=${height} />`;
   return html`<div class=${stale ? "wb-ready wb-stale" : "wb-ready"} aria-busy=${got.loading ? "true" : "false"}>
     ${error && html`<${Failure} error=${error} again=${again} />`}${children(data)}
   </div>`;
