@@ -195,14 +195,14 @@ def streaming(started: Any, part: Part, n: int, options: Options) -> None:
 def scrolling(started: Any, part: Part, n: int, options: Options) -> None:
     """The wheel over a strip of 2,000 tokens: frames in which it stands elsewhere than in the one before."""
     with _opened(started, tokens_of_length(2000), open=["tokens"]) as (_, page):
-        page.css(".wb-view .wb-strip-window").hover()
-        found = []
-        for _ in range(1 + n):  # the first is not counted
+        strip, found = page.css(".wb-view .wb-strip-window"), []
+        strip.scroll_into_view_if_needed()
+        box, browser = strip.bounding_box(), page.context.new_cdp_session(page.page)
+        gesture = {"x": box["x"] + 200, "y": box["y"] + box["height"] / 2, "speed": 1500, "gestureSourceType": "mouse"}
+        for i in range(1 + n):  # the first is not counted
             with page.frames("document.querySelector('.wb-view .wb-strip-window').scrollTop") as seen:
-                end, turned = time.perf_counter() + LOOK, 0
-                while time.perf_counter() < end:
-                    page.page.mouse.wheel(0, 30 if turned % 100 < 50 else -30)
-                    turned += 1
+                way = {"yDistance": 1500 * LOOK * (-1) ** (i + 1)}
+                browser.send("Input.synthesizeScrollGesture", gesture | way)
             found.append(seen.changes / seen.seconds)
     _rate(part, "a strip of 2,000 tokens is scrolled", found[1:], 30)
 

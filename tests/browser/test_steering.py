@@ -18,6 +18,7 @@ def steering(bench_page):
     def steering(*what, **options):
         bench, page = bench_page(*what, open=["steering"], **options)
         settle(page, bench)
+        page.wait_js(KL)
         return bench, page
 
     return steering

@@ -36,6 +36,11 @@ def shown(session: Session) -> str:
     return "run" if session.state.shown == EDITED else variable(session.state.shown)
 
 
+def generated(session: Session) -> str:
+    """The attribute of a generation that says what came: its text, or the tokens where nothing can read them."""
+    return "text" if session.tokenizer is not None else "new_tokens"
+
+
 def again(session: Session, variable: str, sites: Sequence[str]) -> str:
     """The run of a variable once more, for sites that it did not keep."""
     edits = [f"{variable}.interventions", *_given(session)] if variable == "run" else []

@@ -225,11 +225,12 @@ class Session(Runs):
         """Refuse a state that cannot be run.
 
         Raises:
-            ValueError: for an empty prompt, or interventions that the model, the text or the sources do not have.
+            ValueError: for an empty prompt, tokens that the model does not know, or interventions that the model, the
+                text or the sources do not have.
         """
+        for prompt in state.prompts:
+            self._check_tokens(prompt)
         n_pos = len(state.prompt(state.subject).tokens)
-        if not n_pos:
-            raise ValueError(f"the prompt {state.subject!r} has no tokens; write something")
         known = {prompt.name for prompt in state.prompts} | set(state.vectors)
         for spec in state.specs:
             spec.check(self.config, n_pos)
@@ -237,6 +238,14 @@ class Session(Runs):
             for source, _ in spec.reads(self.config):
                 if source not in known:
                     raise ValueError(f"{spec}: there is no source {source!r}; there are {sorted(known)}")
+
+    def _check_tokens(self, prompt: Prompt) -> None:
+        if not prompt.tokens:
+            raise ValueError(f"the prompt {prompt.name!r} has no tokens; write something")
+        size = self.config.d_vocab
+        if not 0 <= min(prompt.tokens) <= max(prompt.tokens) < size:
+            wrong = next(token for token in prompt.tokens if not 0 <= token < size)
+            raise ValueError(f"the prompt {prompt.name!r} has token {wrong}; this model has ids from 0 to {size - 1}")
 
     def _become(self, state: State) -> None:
         self.state = state

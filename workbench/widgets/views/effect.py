@@ -117,11 +117,11 @@ class Effect(View):
         state = self.session.state
         if not state.specs:
             return f"# {NOTHING}: nothing is changed"
-        base, length = code.variable(state.subject), self.option("length")
+        base, length, said = code.variable(state.subject), self.option("length"), code.generated(self.session)
         return "\n".join([
-            f"before = model.generate({base}.tokens, {length}).finish().text",
+            f"before = model.generate({base}.tokens, {length}).finish().{said}",
             f"with model.edited(run.interventions{self._sources_code()}):",
-            f"    after = model.generate({base}.tokens, {length}).finish().text",
+            f"    after = model.generate({base}.tokens, {length}).finish().{said}",
             "print(before, after, sep='\\n')",
             f"compared = experiments.compare({base}, run, top_k=8)",
             f"figures.next_token_bars(compared, pos={self._position(None, len(state.prompt(state.subject).tokens))})",

@@ -16,7 +16,7 @@ from workbench.experiments.continuations import NextToken, drawn
 from workbench.figures.style import INK, SOFT, figure
 from workbench.figures.text import label
 from workbench.widgets import recipes, static
-from workbench.widgets.code import variable
+from workbench.widgets.code import generated, variable
 from workbench.widgets.describe import spec as described
 from workbench.widgets.views.base import Payload, View
 from workbench.widgets.views.generation_tree import ROOT, Node, Tree, difference
@@ -166,7 +166,7 @@ class Generation(View):
         chosen = [node.token for node in path]
         return (
             f"{with_block}generated = model.generate({tokens}, {n}, temperature=0.0).finish()\n"
-            f"print(generated.text)\n"
+            f"print(generated.{generated(self.session)})\n"
             f"chosen = {chosen}  # the tokens of the chosen path"
         )
 

@@ -13,7 +13,7 @@ import xarray as xr
 from workbench import experiments, figures
 from workbench.figures.text import visible
 from workbench.widgets import recipes, static
-from workbench.widgets.code import variable
+from workbench.widgets.code import generated, variable
 from workbench.widgets.views.steering_choice import SEED, Choice, Missing
 from workbench.widgets.views.steering_runs import CONTROLS, TEXTS, Study, steered
 
@@ -66,6 +66,7 @@ def code(view: Steering) -> str:
     except Missing as why:
         return f"# {why}"
     base, length, last = variable(view.session.state.subject), choice.options["length"], len(study.tokens) - 1
+    said = generated(view.session)
     at = later = "" if study.positions is None else f", positions={study.positions}"
     if study.where == "generated":
         later = f", positions=tuple(range({last}, {last + 1 + length}))"
@@ -77,10 +78,10 @@ def code(view: Steering) -> str:
         "directions = {'direction': direction, 'random': random}",
         f"steered = wb.run(model, {base}.tokens, [{steer}{at})], sources=directions, name='steered')",
         f"control = wb.run(model, {base}.tokens, [{control}{at})], sources=directions, name='random direction')",
-        f"texts = {{'default': model.generate({base}.tokens, {length}).finish().text}}",
+        f"texts = {{'default': model.generate({base}.tokens, {length}).finish().{said}}}",
         f"for name, edit in {{'steered': {steer}{later}), 'random direction': {control}{later})}}.items():",
         "    with model.edited([edit], directions):",
-        f"        texts[name] = model.generate({base}.tokens, {length}).finish().text",
+        f"        texts[name] = model.generate({base}.tokens, {length}).finish().{said}",
         r"print(*(f'{name}: {text}' for name, text in texts.items()), sep='\n')",
         f"compared = experiments.compare({base}, steered, control, top_k=8)",
         f"figures.next_token_bars(compared, pos={last})",
