@@ -1,43 +1,42 @@
-"""In a browser, too, hostile tokens, names, labels and files are text and nothing more; see tests/widgets/hostile.py."""
-
-import base64
+"""In a browser, too, hostile tokens, names, labels and files are text, no more; see tests/widgets/hostile.py."""
 
 import pytest
+from plotly.offline import get_plotlyjs
 
 from tests.browser.benches import settle
-from tests.browser.harness import Page
 from tests.widgets import hostile
 from tests.widgets.every_view import VIEWS
 from tests.widgets.hostile import IMG, NAMES, RAN, TEXT, TOKENS
 
-# What our own scripts make. (A <b> is ours where a screen reader does not read it: an ornament.)
-LOOK = """() => {
-  const ours = new Set(`div span bdi button input label select option output textarea canvas header footer section main
-    strong h3 h4 p ul ol li table thead tbody tr th td caption pre small i b u s em br svg g path line circle rect polygon
-    polyline text tspan title defs pattern clipPath marker details summary fieldset legend dl dt dd progress meter sub sup
-    figure figcaption code mark kbd`.split(/\\s+/));
-  const found = [];
-  const turning = /[\\u202a-\\u202e\\u2066-\\u2069\\u200b\\u200e\\u200f\\u2028\\u2029\\x00-\\x08\\x1b\\x7f\\ufeff]|\\p{Cs}/u;
+# What our own scripts make.
+OURS = """div span bdi button input label select option output textarea canvas header footer section main strong h3
+  h4 p ul ol li table thead tbody tr th td caption pre small i b u s em br kbd code mark svg g path line circle rect
+  polygon polyline text tspan title details summary fieldset legend dl dt dd progress meter sub sup figure"""
+LOOK = """(ours) => {
+  const known = new Set(ours.split(/\\s+/)), found = [], say = (what) => found.push(escape(what.slice(0, 120)));
+  const turning = /[\\x00-\\x08\\x1b\\x7f\\u200b\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ufeff]|\\p{Cs}/u;
   const walk = document.createTreeWalker(document.querySelector('.wb-root'), NodeFilter.SHOW_ALL);
   for (let node = walk.nextNode(); node; node = walk.nextNode()) {
-    if (node.nodeType === Node.COMMENT_NODE) found.push(`comment ${node.data.slice(0, 80)}`);
-    if (node.nodeType === Node.TEXT_NODE && turning.test(node.data)) found.push(`text ${escape(node.data.slice(0, 80))}`);
+    if (node.nodeType === Node.COMMENT_NODE) say(`comment ${node.data}`);
+    if (node.nodeType === Node.TEXT_NODE && turning.test(node.data)) say(`text ${node.data}`);
     if (node.nodeType !== Node.ELEMENT_NODE) continue;
-    if (!ours.has(node.localName)) found.push(`<${node.localName}>`);
+    if (!known.has(node.localName)) say(`<${node.localName}>`);
     for (const { name, value } of node.attributes) {
-      if (/^on|^(src|srcdoc|href|xlink:href|action|formaction)$/.test(name)) found.push(`${name}=${value.slice(0, 80)}`);
-      if (name === 'style' && /url\\(|@import|expression/.test(value)) found.push(`style=${value.slice(0, 80)}`);
-      if (/^(title|aria-|alt|placeholder)/.test(name) && turning.test(value)) found.push(`${name}=${escape(value.slice(0, 80))}`);
+      if (/^on|^(src|srcdoc|href|xlink:href|action|formaction)$/.test(name)) say(`${name}=${value}`);
+      if (name === 'style' && /url\\(|@import|expression/.test(value)) say(`style=${value}`);
+      if (/^(title|aria-|alt|placeholder)/.test(name) && turning.test(value)) say(`${name}=${value}`);
     }
   }
-  return found;
+  const page = document.documentElement;
+  return page.scrollWidth > page.clientWidth ? [...found, 'wider than the page'] : found;
 }"""
+FOREIGN = "#plot :is(script, img, iframe, a:not(.modebar-btn), foreignObject)"
 
 
 def wrong(page):
     """What is on the page that none of us put there."""
     ran = page.page.evaluate(f"() => '{RAN}' in window ? ['it ran'] : []")
-    return ran + page.page.evaluate(LOOK)
+    return ran + page.page.evaluate(LOOK, OURS)
 
 
 @pytest.fixture(scope="module")
@@ -50,14 +49,7 @@ def filled():
 
 def touch(page, bench):
     """With the keys, into every grid and strip that is on screen: what opens there, opens."""
-    for i in range(
-        page.css(
-            ".wb-view [role=grid], .wb-view .wb-strip-window, .wb-view [role=listbox], .wb-view [role=tree]"
-        ).count()
-    ):
-        place = page.css(
-            ".wb-view [role=grid], .wb-view .wb-strip-window, .wb-view [role=listbox], .wb-view [role=tree]"
-        ).nth(i)
+    for place in page.css(".wb-view :is([role=grid], [role=listbox], [role=tree])").all():
         if place.is_visible():
             place.focus()
             page.press("ArrowRight", "ArrowDown", "Enter")
@@ -66,9 +58,8 @@ def touch(page, bench):
 
 
 def test_every_view_shows_hostile_texts_as_text(filled, page_of):
-    bench, page = filled, page_of(filled)
+    bench, page, found = filled, page_of(filled, width=600), {}
     settle(page, bench)
-    found = {}
     for view in VIEWS:
         if view != "effect":
             bench.session.look(open=[view])
@@ -77,6 +68,7 @@ def test_every_view_shows_hostile_texts_as_text(filled, page_of):
             found[view] = wrong(page)
             touch(page, bench)
             found[f"{view}, touched"] = wrong(page)
+            assert IMG in page.text(".wb-root"), view
     assert {view: problems for view, problems in found.items() if problems} == {}
 
 
@@ -120,31 +112,22 @@ def test_the_shell_shows_hostile_prompts_names_files_and_errors_as_text(page_of)
     bench.close()
 
 
-def test_exported_pages_and_figures_run_nothing_in_a_browser(filled, page_of, tmp_path):
-    from plotly.offline import get_plotlyjs
+PLOT = "figure => { const { data, layout } = JSON.parse(figure); return Plotly.newPlot('plot', data, layout) }"
 
-    page = page_of(filled)
-    other = page.context.new_page()
-    asked = []
+
+def test_exported_pages_and_figures_run_nothing_in_a_browser(filled, page_of, tmp_path):
+    other, asked = page_of(filled).context.new_page(), []
     other.on("request", lambda request: asked.append(request.url))
+    count = "what => document.querySelectorAll(what).length"
     # As a file that somebody opens, without the policy that it brings along.
     content = filled.export(tmp_path / "page.html").read_text("utf-8")
     other.set_content(content.replace("Content-Security-Policy", "x"))
     assert other.evaluate(f"() => '{RAN}' in window") is False
-    assert (
-        other.evaluate("() => document.querySelectorAll('script, iframe, a, object, embed, input, form, link').length")
-        == 0
-    )
+    assert other.evaluate(count, "script, iframe, a, object, embed, input, form, link") == 0
     other.set_content("<div id=plot></div>")
     other.add_script_tag(content=get_plotlyjs())
     for view in VIEWS:
-        drawn = filled[view].figure().to_json()
-        other.evaluate(
-            "figure => { const { data, layout } = JSON.parse(figure); return Plotly.newPlot('plot', data, layout) }",
-            drawn,
-        )
-        seen = other.evaluate(
-            "() => [...document.querySelectorAll('#plot :is(script, img, iframe, a:not(.modebar-btn), foreignObject)')].map(e => e.outerHTML)"
-        )
-        assert seen == [] and other.evaluate(f"() => '{RAN}' in window") is False, view
+        other.evaluate(PLOT, filled[view].figure().to_json())
+        assert other.evaluate(count, "#plot svg text") > 0
+        assert other.evaluate(count, FOREIGN) == 0 and other.evaluate(f"() => '{RAN}' in window") is False, view
     assert [url for url in asked if not url.startswith(("data:", "blob:", "about:"))] == []

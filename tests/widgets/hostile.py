@@ -138,7 +138,9 @@ def bench(open: list[str] | None = None, what: Any = None) -> Bench:
 SVG = "data:image/svg+xml;base64,"
 ELEMENTS = {
     "html", "head", "meta", "title", "body", "div", "span", "bdi",
-    "table", "caption", "thead", "tbody", "tr", "th", "td", "img", "svg", "g", "path", "line", "circle", "rect", "polygon", "text",
+    "table", "caption", "thead", "tbody", "tr", "th", "td",
+    "img", "svg", "g", "path", "line", "circle", "rect", "polygon",
+    "text",
     "p", "ul", "ol", "li", "b", "strong", "br", "code", "pre", "figure", "figcaption", "h3",
 }  # fmt: skip
 

@@ -46,7 +46,8 @@ def test_the_parts_that_need_no_browser_keep_their_promises(sources):
 
 def test_nothing_in_the_sources_makes_elements_from_text_or_asks_the_network(root):
     forbidden = ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function", "fetch(",
-                 "XMLHttpRequest", "dangerouslySetInnerHTML", "WebSocket(", "import(", "prefers-color-scheme")  # fmt: skip
+                 "XMLHttpRequest", "dangerouslySetInnerHTML", "WebSocket(", "import(",
+                 "prefers-color-scheme")  # fmt: skip
     for path in (root / SOURCES / "src").rglob("*.js"):
         text = re.sub(
             r"/\*.*?\*/|^\s*//.*?$", "", path.read_text("utf-8"), flags=re.S | re.M

@@ -5,7 +5,7 @@
 | what is there: tokens, patterns, routes | tokens.py, attention.py, routing.py, heads.py |
 | what a layer would say | logit_lens.py (lens_difference.py), tuned_lens.py, direct.py, expert_lens.py, neurons.py |
 | what an edit does | effect.py, compare.py, ablation.py (prompts.py) |
-| where the answer travels | patching.py, joint_patching.py, paths.py (patch_setting.py, cells.py, patching_controls.py) |
+| where the answer travels | patching.py, joint_patching.py, paths.py (patch_setting, cells, patching_controls) |
 | the same, guessed from gradients | gradients.py, edges.py (contrast.py, readers.py, nodes.py) |
 | which parts told which | graph.py (graph_trace.py, graph_nodes.py, graph_cost.py, frozen.py, edge_checks.py) |
 | through routing or through content | mediation.py |

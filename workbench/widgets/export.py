@@ -114,8 +114,7 @@ def csv_files(data: xr.Dataset) -> dict[str, bytes]:
 def _guarded(frame: pd.DataFrame) -> pd.DataFrame:
     for column in frame.columns:
         if not pd.api.types.is_numeric_dtype(frame[column]):
-            plain = {value: guarded(value) for value in frame[column].unique()}
-            frame[column] = frame[column].map(plain)
+            frame[column] = [guarded(value) for value in frame[column]]
     return frame
 
 

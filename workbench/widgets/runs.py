@@ -40,7 +40,8 @@ class Runs(Jobs):
         super().__init__(model)
         self.model, self.config, self.tokenizer = model, model.config, model.tokenizer
         self.on_settled: Callable[[], None] = lambda: None
-        self.revision, self.warning = 0, None
+        self.revision = 0
+        self.warning: str | None = None
         self._errors: dict[str, str] = {}  # of runs that failed
         self._runs: dict[str, Run] = dict(runs)
         self._pending: dict[str, Job] = {}

@@ -22,6 +22,8 @@ export function Select({ label, value, options, onChange, hideLabel = false, ...
   </span>`;
 }
 
+const LONG = 20; // characters of a segment that may not all be seen
+
 /** One of a few, all visible. @param {{ label: string, value: string, options: ([string, string]|string)[], onChange: Function }} props */
 export function Segmented({ label, value, options, onChange, hideLabel = false }) {
   const id = useId();
@@ -43,6 +45,7 @@ export function Segmented({ label, value, options, onChange, hideLabel = false }
       ${pairs.map(
         ([key, title], i) => html`<button type="button" key=${key} class="wb-segment" role="radio"
           aria-checked=${key === value ? "true" : "false"} onClick=${() => onChange(key)} ...${QUIET_KEYS}
+          title=${title.length > LONG ? title : undefined}
           tabindex=${key === value || (i === 0 && !pairs.some(([other]) => other === value)) ? 0 : -1}>${title}</button>`,
       )}
     </span>

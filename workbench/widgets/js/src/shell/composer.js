@@ -31,7 +31,7 @@ function Line({ prompt, named, edit }) {
   const { text, who, note } = summary(prompt);
   const colour = roleColour(who.replace(" · ", "/"), theme);
   return html`<div class="wb-prompt-line" onDblClick=${edit}>
-    <span class="wb-label">${named ? prompt.name : "Prompt"}</span>
+    <span class="wb-label" title=${prompt.name}>${named ? prompt.name : "Prompt"}</span>
     ${who && html`<span class="wb-who" style=${{ borderColor: colour }}>${who}</span>`}
     <span class="wb-prompt-text"><bdi>${text}</bdi></span>
     <span class="wb-note">${note}</span>
