@@ -65,7 +65,7 @@ def make_bench(model: Any, what: Any = PROMPT, open: list[str] | None = None, **
     return Bench(model, what, open=open, **options)
 
 
-def settle(page: Page, bench: Any, timeout: float = 30, quiet: float = 0.15) -> None:
+def settle(page: Page, bench: Any, timeout: float = 60, quiet: float = 0.15) -> None:
     """Wait until nothing is asked, computed, sent or painted any more.
 
     Raises:

@@ -143,7 +143,7 @@ class Page:
             if time.perf_counter() >= end or (until is not None and until()):
                 return
 
-    def wait(self, condition: Callable[[], Any], timeout: float = 15, what: str = "") -> Any:
+    def wait(self, condition: Callable[[], Any], timeout: float = 45, what: str = "") -> Any:
         """Wait until a condition holds in Python, and give what it gave.
 
         Raises:
@@ -157,7 +157,7 @@ class Page:
             self.page.wait_for_timeout(3)
         return found
 
-    def wait_js(self, expression: str, timeout: float = 15) -> Any:
+    def wait_js(self, expression: str, timeout: float = 45) -> Any:
         """Wait until a JavaScript expression is truthy in the page, and give its value."""
         return self.wait(lambda: self.page.evaluate(expression), timeout, expression)
 

@@ -117,7 +117,7 @@ def test_a_sweep_over_as_many_heads_as_the_20b_has_streams_stops_and_goes_on(abl
     page.wait(lambda: 1536 - sweep.left > done, 60)
     page.get("button", "Cancel: ablate every head, zero").first.click()
     settle(page, bench)
-    assert max(message.size for message in page.messages) < 200_000
+    assert max(message.size for message in page.messages if message.method == "custom") < 200_000
 
 
 @pytest.mark.parametrize("n", [1, 300])
