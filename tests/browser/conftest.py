@@ -36,15 +36,6 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
             stop()
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    # Where several processes run the tests (with --dist=loadgroup), one runs these: one browser, one server.
-    if config.pluginmanager.hasplugin("xdist"):
-        for item in items:
-            if HERE in item.path.parents:
-                item.add_marker(pytest.mark.xdist_group("browser"))
-
-
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Chromium]:
     """One browser for this folder's tests, started at its first use."""

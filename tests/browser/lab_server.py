@@ -106,7 +106,9 @@ class Server:
         own |= {"IPYTHONDIR": self.home / "ipython", "JUPYTER_PREFER_ENV_PATH": "0", "HF_HUB_OFFLINE": "1"}
         checkout = str(Path(__file__).resolve().parents[2])
         path = os.pathsep.join(filter(None, [checkout, os.environ.get("PYTHONPATH")]))
-        return os.environ | {name: str(value) for name, value in own.items()} | {"PYTHONPATH": path}
+        given = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+        # A user's packages are compiled when they are installed; without this a kernel would compile ours at each start.
+        return given | {name: str(value) for name, value in own.items()} | {"PYTHONPATH": path}
 
     def _wait(self, timeout: float) -> None:
         end = time.perf_counter() + timeout

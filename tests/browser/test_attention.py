@@ -143,7 +143,7 @@ def test_a_head_is_ablated_by_button_and_the_difference_shown(bench_page):
     settle(page, bench)
     assert page.get("button", "Restore head").get_attribute("aria-pressed") == "true"
     page.click("radio", "edited − unedited")
-    page.wait(lambda: bench.session.state.options["attention"]["values"] == "change")
+    page.wait(lambda: bench.session.state.options.get("attention", {}).get("values") == "change")
     name = "blocks.1.attn.hook_pattern"
     change = (bench.run[name] - bench.base[name])[0, 0]
     query, key = divmod(int(change.abs().argmax()), change.shape[1])

@@ -96,9 +96,15 @@ def test_the_text_is_made_again_when_the_interventions_change(panel):
         20,
     )
     page.wait(lambda: not bench.session.under_way(), 20)
-    said = bench["effect"].data({})[0]["completion"]
     shown = page.css(".wb-said-text").nth(1)
-    page.wait(lambda: shown.inner_text().replace("\n", "").startswith("".join(said["after"]["tokens"])))
+
+    def as_python_says():
+        said = bench["effect"].data({})[0]["completion"]
+        if not said or not said["after"]:  # the job for the second intervention has not begun yet
+            return False
+        return shown.inner_text().replace("\n", "").startswith("".join(said["after"]["tokens"]))
+
+    page.wait(as_python_says)
 
 
 def test_it_folds_away_and_says_when_everything_is_off(panel):

@@ -113,6 +113,8 @@ def test_arrow_keys_move_in_every_grid_and_strip_in_the_dark_too(full, page_of):
         show(page, full, view)
         wrong[f"{view}: axe"] = page.axe(".wb-root")
         for place in page.css(GRIDS).all():
+            if place.locator("[role=gridcell], [role=option], [role=treeitem]").count() < 2:
+                continue  # a branch of one token: there is nowhere to go
             places = arrowed(page, place)
             wrong[f"{view}: {place.get_attribute('aria-label')}"] = places if len(set(places)) < 2 else []
         settle(page, full)
