@@ -45,6 +45,29 @@ def add_pictures(notebook: Any, draw: Draw) -> int:
     return n
 
 
+FOLDED = "workbench_folded"  # an output's metadata: {"line": what to click, "after": HTML under the picture}
+
+
+def fold(notebook: Any) -> int:
+    """Make of each output that asks for it a picture under a line that the reader opens, in place; how many there were.
+
+    A lesson's predictions come out so: who only looks has not seen the answer yet.
+    """
+    n = 0
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            asked = output.get("metadata", {}).pop(FOLDED, None)
+            if asked is None or PNG not in output.get("data", {}):
+                continue
+            width = output.metadata.pop(PNG, {}).get("width", 760)
+            source = f"data:{PNG};base64,{output.data[PNG]}"
+            picture = f'<img alt="the figure" style="max-width: {width}px; width: 100%" src="{source}">'
+            html = f"<details><summary>{asked['line']}</summary>{picture}{asked['after']}</details>"
+            output["data"] = type(output["data"])({"text/html": html, "text/plain": asked["line"]})
+            n += 1
+    return n
+
+
 def tidy(notebook: Any) -> None:
     """Take out what only this execution knew (times, the Python version), and join what was printed piece by piece."""
     notebook.metadata = type(notebook.metadata)(_KEPT)
@@ -97,6 +120,7 @@ def execute(path: Path, timeout: int = 600) -> None:
         n = add_pictures(notebook, png)
     finally:
         kaleido.stop_sync_server(silence_warnings=True)
+    fold(notebook)
     tidy(notebook)
     nbformat.write(notebook, path)
     print(f"{path}: {n} pictures, {path.stat().st_size:,} bytes")

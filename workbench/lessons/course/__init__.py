@@ -1,0 +1,1 @@
+"""The outlines of the lessons and the checks of their exercises, one file a lesson."""
