@@ -267,3 +267,23 @@ def test_nothing_chosen_says_so(bench):
     for use in (bench.selection.values, bench.selection.ablate, lambda: bench.selection.patch_from("corrupt")):
         with pytest.raises(ValueError, match="selected"):
             use()
+
+
+def test_a_still_form_starts_no_long_work(nano, monkeypatch):
+    for module in ("runs", "views.graph"):  # as on the 20b, where each pass takes seconds
+        monkeypatch.setattr(f"workbench.widgets.{module}.QUICK", 0)
+    bench = wb.Bench(nano, "Mia went to the park", open=["steering", "ablation", "generation", "graph", "patching"])
+    bench.wait()
+    passes = []
+    hook = nano.register_forward_pre_hook(lambda *given: passes.append(1))
+    try:
+        said = bench.static()
+        assert not passes and "not run yet" in said and "not looked at yet" in said
+        bench["steering"].data({"what": "setup"})
+        bench["steering"].data({"what": "controls"})
+        assert passes
+        passes.clear()
+        assert "random directions of the same length" in bench.static() and not passes  # what is there is shown
+    finally:
+        hook.remove()
+        bench.close()

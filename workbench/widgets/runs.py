@@ -22,6 +22,7 @@ from workbench.widgets.worker import Cancelled, Job, in_words
 
 LONGEST_TOKEN = 200  # characters that are shown of one
 REMEMBERED = 256  # results of one revision
+QUICK = 5e10  # multiplications and additions: about a second of two cores
 
 
 class Runs(Jobs):
@@ -165,6 +166,21 @@ class Runs(Jobs):
             while len(self._memo) > REMEMBERED:
                 self._memo.popitem(last=False)
         return made
+
+    def known(self, key: Hashable) -> bool:
+        """Whether ``memo`` has this already."""
+        with self._memo_lock:
+            return (self.revision, key) in self._memo
+
+    def quick(self, passes: int) -> bool:
+        """Whether so many passes of the shown prompt take a moment. A still form starts no work that takes longer.
+
+        Counted, not timed: the same model and text always get the same answer.
+        """
+        c = self.config
+        attention = 2 * c.d_model * (c.n_heads + c.n_key_value_heads) * c.d_head
+        weights = c.n_layers * (attention + 3 * c.experts_per_token * c.d_model * c.d_mlp) + c.d_vocab * c.d_model
+        return 2 * weights * self.base.tokens.shape[-1] * passes < QUICK
 
     def row(self, prompt: Prompt) -> Any:
         """A prompt's tokens [1 pos]."""

@@ -109,7 +109,7 @@ class Ablation(View):
 
     def numbers(self, choice: Choice, side: Side) -> dict[str, np.ndarray]:
         """Activation, norm and direct effect of every component, each [layer index]."""
-        about = choice.kind, self.session.metric(), choice.position(side)
+        about = self._subject(choice, side)
 
         def make() -> dict[str, np.ndarray]:
             found = component_numbers(
@@ -118,6 +118,14 @@ class Ablation(View):
             return {name: found[name].values for name in NUMBERS}
 
         return self.session.memo(("ablation", id(side.run), *about), make)
+
+    def _subject(self, choice: Choice, side: Side) -> tuple[Any, ...]:
+        return choice.kind, self.session.metric(), choice.position(side)
+
+    def ready(self, choice: Choice) -> bool:
+        """Whether the numbers are there, or will be in a moment."""
+        keys = [("ablation", id(side.run), *self._subject(choice, side)) for side in choice.sides()]
+        return all(map(self.session.known, keys)) or self.session.quick(len(keys))
 
     def sweep(self, choice: Choice, side: Side) -> Sweep:
         """The total effects of one side, as far as they are known. They outlast what does not concern them."""

@@ -64,6 +64,8 @@ def _number(value: Any) -> float | None:
 def page(view: Ablation) -> str:
     """The first rows, as they are sorted, and the group."""
     choice = view.choice()
+    if not view.ready(choice):
+        return static.note(f"every {choice.kind}, policy {choice.policy}: not looked at yet")
     sides, sweeps, found = tables(view, choice)
     kind, right, wrong = choice.kind, *map(view.session.word, view.session.metric())
     ends = "; ".join(f"{side.title} {choice.metric(side):+.3g}" for side in sides)

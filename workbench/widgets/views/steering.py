@@ -178,7 +178,15 @@ class Steering(View):
             done = session.on_worker(lambda: steered(session, base, study, vector), f"steer by {study.scale:.3g}")
             return effect(session, base, done)
 
-        return session.memo(("steered", replace(study, recipe=name), session.state.answer), measure)
+        return session.memo(self._key(study, name), measure)
+
+    def _key(self, study: Study, name: str) -> tuple[Any, ...]:
+        return "steered", replace(study, recipe=name), self.session.state.answer
+
+    def ready(self, choice: Choice, study: Study) -> bool:
+        """Whether effect and controls are there, or will be in a moment."""
+        last = f"random {CONTROLS - 1} {float(choice.random(study, CONTROLS - 1).norm())}"
+        return self.session.known(self._key(study, last)) or self.session.quick(CONTROLS + 1)
 
     # ------------------------------------------------------------ texts
 

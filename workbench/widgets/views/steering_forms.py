@@ -29,6 +29,8 @@ def page(view: Steering) -> str:
     choice = view.choice()
     try:
         study = choice.study()
+        if not view.ready(choice, study):
+            return static.note(f"{study.scale:.3g} × {visible(choice.recipe()[0], 60)} at {study.site}: not run yet")
         done, controls = view.effect(choice, study), view.controls(choice, study)
     except Missing as why:
         return static.note(str(why))
