@@ -275,12 +275,13 @@ def test_a_still_form_starts_no_long_work(nano, monkeypatch):
     bench = wb.Bench(nano, "Mia went to the park", open=["steering", "ablation", "generation", "graph", "patching"])
     bench.wait()
     passes = []
-    hook = nano.register_forward_pre_hook(lambda *given: passes.append(1))
+    hook = nano.ln_final.register_forward_pre_hook(lambda *given: passes.append(1))
     try:
         said = bench.static()
         assert not passes and "not run yet" in said and "not looked at yet" in said
         bench["steering"].data({"what": "setup"})
-        bench["steering"].data({"what": "controls"})
+        for what in ("effect", "controls"):
+            bench["steering"].data({"what": what})
         assert passes
         passes.clear()
         assert "random directions of the same length" in bench.static() and not passes  # what is there is shown

@@ -186,7 +186,8 @@ class Steering(View):
     def ready(self, choice: Choice, study: Study) -> bool:
         """Whether effect and controls are there, or will be in a moment."""
         last = f"random {CONTROLS - 1} {float(choice.random(study, CONTROLS - 1).norm())}"
-        return self.session.known(self._key(study, last)) or self.session.quick(CONTROLS + 1)
+        keys = (self._key(study, study.recipe), self._key(study, last))
+        return all(map(self.session.known, keys)) or self.session.quick(CONTROLS + 1)
 
     # ------------------------------------------------------------ texts
 
