@@ -165,7 +165,8 @@ def test_frames_and_long_tasks_are_counted(page_of, toy):
         page.wait(lambda: page.text(".toy-rows") == "20")
     # Not how fast this machine is today: that what is counted is what there was.
     assert 2 <= quiet.changes <= min(20, quiet.frames)
-    assert sum(quiet.gaps) / 1000 <= quiet.seconds < 10
+    frame = 0.04  # the first frame's time is that of the screen's refresh before it
+    assert sum(quiet.gaps) / 1000 <= quiet.seconds + frame < 10
     with page.frames() as blocked:
         page.page.evaluate(f"() => setTimeout(() => {{ {busy(300)} }})")
         page.pump(1)
