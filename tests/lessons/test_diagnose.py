@@ -51,6 +51,11 @@ def test_sums_tell_a_softmax_over_the_wrong_axis_from_the_right_one():
     assert "Yours sum to 1 along axis 2; they should not" in (diagnosis(scores.softmax(-1), with_sink) or "")
 
 
+def test_of_two_single_numbers_only_a_ratio_with_a_reason_is_told():
+    assert diagnosis(0.3, 1.7) is None
+    assert "2 times" in (diagnosis(3.4, 1.7) or "") and "0.6931 times" in (diagnosis(1.7 * np.log(2), 1.7) or "")
+
+
 def test_it_is_silent_where_nothing_simple_explains_it():
     assert diagnosis(np.random.default_rng(1).normal(size=(3, 4, 5)), X) is None
     assert diagnosis("a", "b") is None

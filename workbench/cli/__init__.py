@@ -11,9 +11,9 @@ import sys
 from collections.abc import Sequence
 
 from workbench import __version__
-from workbench.cli import freeze, info, lab, synth, verify
+from workbench.cli import freeze, grade, info, lab, lessons, synth, verify
 
-COMMANDS = (lab, info, synth, verify, freeze)
+COMMANDS = (lab, lessons, grade, info, synth, verify, freeze)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 START = "00_start.ipynb"
+PROGRESS = "lesson-progress"  # how the files begin that hold what one student has done: never copied
 PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -68,6 +69,8 @@ def copy_notebooks(source: Path, folder: Path) -> list[str]:
         name = original.relative_to(source)
         if any(part.startswith(".") for part in name.parts):
             continue  # a checkout's own .ipynb_checkpoints
+        if original.name.startswith(PROGRESS):
+            continue
         copy = folder / name
         if not copy.exists():
             copy.parent.mkdir(parents=True, exist_ok=True)

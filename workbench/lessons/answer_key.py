@@ -73,8 +73,9 @@ def _questions(lesson: Any) -> Iterator[tuple[str, str]]:
             continue
         for node in ast.walk(ast.parse(cell.source)):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "lesson.predict":
-                given = {each.arg: each.value for each in node.keywords}
-                key, question = [*node.args, given.get("key"), given.get("question")][:2]
+                given = dict(zip(("key", "question"), node.args, strict=False))
+                given |= {each.arg: each.value for each in node.keywords if each.arg}
+                key, question = given.get("key"), given.get("question")
                 if isinstance(key, ast.Constant) and question is not None:
                     yield str(key.value), " ".join(_text(question).split())
 

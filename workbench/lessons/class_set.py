@@ -10,7 +10,6 @@ from typing import Any
 
 import nbformat
 
-from workbench import __version__
 from workbench.lessons.names import LESSONS
 from workbench.lessons.outline import Outline
 
@@ -46,6 +45,11 @@ def read_lesson(folder: Path, name: str) -> Any:
     return nbformat.read(path, as_version=4)
 
 
+def as_text(notebook: Any) -> str:
+    """A notebook as its file holds it."""
+    return str(nbformat.writes(notebook)) + "\n"
+
+
 def student_notebook(lesson: Any, outline: Outline, seed: int = 0) -> Any:
     """A lesson as students get it: no solutions, no outputs, the class's seed, and what nbgrader asks of its cells.
 
@@ -62,7 +66,7 @@ def student_notebook(lesson: Any, outline: Outline, seed: int = 0) -> Any:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
     made.metadata.pop("widgets", None)
-    made.metadata["workbench"] = {"lesson": outline.name, "seed": seed, "version": __version__}
+    made.metadata["workbench"] = {"lesson": outline.name, "seed": seed}
     nbformat.validate(made)
     return made
 

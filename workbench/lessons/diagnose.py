@@ -10,6 +10,7 @@ import numpy as np
 
 from workbench.lessons.compare import as_array
 
+FACTORS = (2, 0.5, 100, 0.01, np.log(2), 1 / np.log(2), np.log(10), 1 / np.log(10))  # bits, per cent, counted twice
 Look = Callable[[np.ndarray, np.ndarray], str | None]
 
 
@@ -73,7 +74,9 @@ def _scaled(left: np.ndarray, right: np.ndarray) -> str | None:
     large = np.abs(right) > 1e-6
     if large.sum() >= (2 if right.ndim else 1) and np.all(np.abs(left[large]) > 1e-12):
         ratio = float(np.median(left[large] / right[large]))
-        if _same(np.asarray(left / ratio), right):
+        # Any two single numbers have some ratio: for them only one that has a reason is worth saying.
+        told = right.size > 1 or any(np.isclose(ratio, known, rtol=1e-3) for known in FACTORS)
+        if told and _same(np.asarray(left / ratio), right):
             why = "a factor is missing or too much (1/√d, a mean for a sum, log 2?)"
             return f"Every number is {ratio:.4g} times the right one: {why}."
     if right.size > 1:

@@ -19,7 +19,7 @@ class Panel:
 
     Args:
         tone: "right", "not yet" or "note".
-        head, lines: plain text; `code`, **bold** and nothing else is marked up, all else is escaped.
+        head, lines: plain text; `code`, **bold**, *italic* and nothing else is marked up, all else is escaped.
     """
 
     def __init__(self, tone: Tone, head: str, *lines: str) -> None:
@@ -36,8 +36,9 @@ class Panel:
 
 
 def marked_up(text: str) -> str:
-    """Escaped, with `code`, **bold** and line breaks."""
+    """Escaped, with `code`, **bold**, *italic* and line breaks."""
     text = escape(text)
     text = re.sub(r"`([^`]+)`", r"<code>\1</code>", text)
     text = re.sub(r"\*\*([^*]+)\*\*", r"<b>\1</b>", text)
+    text = re.sub(r"(?<![\w*])\*(?=\S)([^*\n]+)(?<=\S)\*(?![\w*])", r"<i>\1</i>", text)
     return text.replace("\n", "<br>")

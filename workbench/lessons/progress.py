@@ -29,7 +29,7 @@ class Progress:
     def __init__(self, lesson: str, path: Path | str | None = None) -> None:
         named = os.environ.get(PLACE, "")
         self.lesson = lesson
-        self.path: Path | None = None if named == "off" else Path(path or named or FILE).absolute()
+        self.path: Path | None = Path(path or named or FILE).absolute() if path or named != "off" else None
         self._kept: dict[str, Any] = {}
 
     def read(self) -> dict[str, Any]:

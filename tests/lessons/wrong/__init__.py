@@ -1,0 +1,1 @@
+"""What students hand in that is wrong, and the hint that each deserves."""
