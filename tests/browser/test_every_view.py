@@ -238,7 +238,9 @@ def test_work_that_fails_says_so_in_its_view_and_goes_on_when_asked(bench_page, 
         failed = next(job for job in reversed(bench.jobs) if job.state == "failed")
         page.get("button", re.compile("^Resume: ")).click()
         # Not the newest job: the screen asks for small ones of its own meanwhile.
-        page.wait(lambda failed=failed: any(job.label == failed.label and job.state == "done" for job in bench.jobs), 60)
+        page.wait(
+            lambda failed=failed: any(job.label == failed.label and job.state == "done" for job in bench.jobs), 60
+        )
         settle(page, bench, 60)
         assert page.page.evaluate(SAID)["alerts"] == [], view
 

@@ -191,7 +191,9 @@ def test_a_view_alone_an_awaited_job_and_an_interrupted_wait(lab: Lab):
         assert notebook.run(f"job = {sweep}\nawait job\njob.state, {LEFT}", timeout=120) == "('done', 0)"
 
         # The stop button while a cell waits: the work stops too, and the model is as it was.
-        notebook.run("bench.session.options('patching', part='head')")  # long: it must not end before the button is heard
+        notebook.run(
+            "bench.session.options('patching', part='head')"
+        )  # long: it must not end before the button is heard
         cell = notebook.start(f"job = {sweep}\nprint('waits', flush=True)\nbench.wait()")
         notebook.wait(lambda: "waits" in str(notebook.outputs(cell)), 60)
         notebook.js("jupyterapp.commands.execute('notebook:interrupt-kernel')")

@@ -180,9 +180,15 @@ def test_every_outline_is_whole(name):
         assert len(exercise.hints) >= 2, exercise.name
 
 
+# The capstone has no one right answer: it is judged by rules, and the solution's study passes in test_notebooks.
+WITHOUT_ONE_TRUTH = {"study"}
+
+
 @pytest.mark.parametrize("name", LESSONS)
 def test_the_truth_passes_its_own_check_on_five_seeds(name):
     for exercise in outline(name).exercises:
+        if exercise.name in WITHOUT_ONE_TRUTH:
+            continue
         for seed in range(5):
             verdict = exercise.check(exercise.truth, np.random.default_rng(seed))
             assert verdict.passed, f"{exercise.name}, seed {seed}: {verdict}"

@@ -382,7 +382,7 @@ def _with_backup(parts: Sequence[str]) -> float:
 def _in_order(parts: Sequence[str]) -> float:
     """Each part counts for less; f works against the answer."""
     worth = {"a": 0.4, "b": 0.3, "c": 0.2, "d": 0.08, "e": 0.02, "f": -0.1}
-    return sum(worth.get(part, 0.0) for part in set(parts))
+    return sum((worth.get(part, 0.0) for part in set(parts)), 0.0)
 
 
 def _circuits(rng: np.random.Generator) -> Iterator[Case]:
