@@ -123,8 +123,9 @@ class Exercise:
             except Exception as error:  # the student's own: it is told, with its line
                 return self._raised(error, case)
             if given is ... or (given is None and expected is not None):
-                what = "`...`" if given is ... else "nothing (a `return` is missing, or it is still `...`)"
-                return self._verdict("unfinished", f"`{self.name}` still returns {what}. {self.hints[0]}")
+                # No hint unasked: who has not begun has not been wrong.
+                what = "`...`" if given is ... else "nothing: a `return` is missing, or it is still `...`"
+                return self._verdict("unfinished", f"`{self.name}` returns {what}. Write it, then run this cell again.")
             trials.append((case, given, expected))
         return self._judged(trials)
 
