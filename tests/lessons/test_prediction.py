@@ -130,6 +130,20 @@ def test_one_that_the_question_no_longer_allows_is_asked_anew(display):
     assert not made.committed and not made._control.disabled
 
 
+@pytest.mark.parametrize(("typed", "value"), [("0.25", 0.25), (" 0,25 ", 0.25), ("25 %", 25.0), ("1e-1", 0.1)])
+def test_a_number_is_typed_as_people_do(display, typed, value):
+    made = prediction(number=(0, 100), answer=0.25)
+    made.show()
+    made._button.click()
+    assert not made.committed and "choose an answer first" in made._said.value
+    made._control.value = "many"
+    made._button.click()
+    assert not made.committed and "expected a number from 0 to 100" in made._said.value
+    made._control.value = typed
+    made._button.click()
+    assert made.value == value and made._control.disabled
+
+
 def test_hostile_text_becomes_text(display):
     hostile = "<img src=x onerror=alert(1)>"
     made = prediction(choices=[hostile, "b"], answer="b", because=hostile, reveal=None)

@@ -63,7 +63,8 @@ class Question:
             low, high = self.number
             if isinstance(value, Real) and not isinstance(value, bool) and low <= float(value) <= high:
                 return float(value)
-            raise ValueError(f"expected a number from {low:g} to {high:g}, you gave {value!r}")
+            given = f"{value:g}" if isinstance(value, Real) else repr(value)
+            raise ValueError(f"expected a number from {low:g} to {high:g}, you gave {given}")
         assert self.selection is not None
         fields = self.selection[1]
         if not isinstance(value, Mapping) or any(value.get(name) is None for name in fields):
@@ -222,7 +223,7 @@ class Prediction:
         self._control = self._control_of(widgets)
         self._button = widgets.Button(description="Commit", tooltip="commit this answer and see what comes out")
         self._said = widgets.HTML()
-        self._beside = widgets.Output(layout=widgets.Layout(flex="1 1 24em", min_width="0"))
+        self._beside = widgets.Output(layout=widgets.Layout(flex="1 1 auto", max_width="100%"))
         self._button.on_click(self._clicked)
         left = widgets.VBox([self._control, self._button, self._said], layout=widgets.Layout(flex="0 1 20em"))
         row = widgets.HBox([left, self._beside], layout=widgets.Layout(flex_flow="row wrap"))
@@ -237,8 +238,10 @@ class Prediction:
             return widgets.RadioButtons(options=question.choices, value=None, layout=wide)
         if question.number is not None:
             low, high = question.number
-            return widgets.BoundedFloatText(
-                value=low, min=low, max=high, step=(high - low) / 100, description=question.unit or "answer"
+            # No number stands there before: a default would be committed by who has not thought.
+            return widgets.Text(
+                placeholder=f"a number from {low:g} to {high:g}{f' {question.unit}' if question.unit else ''}",
+                tooltip=question.text,
             )
         return widgets.HTML(
             f"Select {' and '.join(question.selection[1] if question.selection else ())} in the view, then commit."
@@ -250,9 +253,9 @@ class Prediction:
             chosen = place.selection
             return {name: getattr(chosen, name, None) for name in fields}
         value = None if self._widget is None else self._control.value
-        if value is None:
+        if value in (None, ""):
             raise ValueError("choose an answer first")
-        return value
+        return value if self.question.choices else _as_number(value)
 
     def _clicked(self, _: Any) -> None:
         try:
@@ -274,7 +277,7 @@ class Prediction:
 
         self._control.disabled = self._button.disabled = True
         if self.question.selection is None:
-            self._control.value = self.value
+            self._control.value = self.value if self.question.choices else f"{self.value:g}"
         self._said.value = Panel("right" if self.right else "note", self.outcome_text())._repr_html_()
         self.figure = self.reveal() if self.reveal is not None else None
         self._beside.outputs = ()
@@ -297,6 +300,14 @@ def ask(
     chosen = None if selection is None else (selection[0], tuple(selection[1]))
     ends = None if number is None else (float(number[0]), float(number[1]))
     return Question(key, text, choices=tuple(choices or ()), number=ends, selection=chosen, **rest)
+
+
+def _as_number(text: str) -> Any:
+    """What was typed, as a number (a comma for the point is one too); as it is where it is none."""
+    try:
+        return float(text.strip().rstrip("%").replace(",", "."))
+    except ValueError:
+        return text
 
 
 def _output(shown: Any) -> dict[str, Any]:
