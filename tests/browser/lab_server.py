@@ -106,8 +106,10 @@ class Server:
         own |= {"IPYTHONDIR": self.home / "ipython", "JUPYTER_PREFER_ENV_PATH": "0", "HF_HUB_OFFLINE": "1"}
         checkout = str(Path(__file__).resolve().parents[2])
         path = os.pathsep.join(filter(None, [checkout, os.environ.get("PYTHONPATH")]))
-        given = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-        # A user's packages are compiled when they are installed; without this a kernel would compile ours at each start.
+        # As on a user's machine: packages are compiled once (else a kernel would compile ours at each start), and a
+        # lesson keeps its progress beside the notebook.
+        ours = {"PYTHONDONTWRITEBYTECODE", "WORKBENCH_PROGRESS", "WORKBENCH_LESSONS"}
+        given = {name: value for name, value in os.environ.items() if name not in ours}
         return given | {name: str(value) for name, value in own.items()} | {"PYTHONPATH": path}
 
     def _wait(self, timeout: float) -> None:

@@ -197,8 +197,9 @@ def test_a_view_alone_an_awaited_job_and_an_interrupted_wait(lab: Lab):
         cell = notebook.start(f"job = {sweep}\nprint('waits', flush=True)\nbench.wait()")
         notebook.wait(lambda: "waits" in str(notebook.outputs(cell)), 60)
         notebook.js("jupyterapp.commands.execute('notebook:interrupt-kernel')")
+        notebook.wait(lambda: len(notebook.outputs(cell)) > 1)
         with pytest.raises(AssertionError, match="KeyboardInterrupt"):
-            notebook.wait(lambda: notebook.text(cell) and len(notebook.outputs(cell)) > 1)
+            notebook.text(cell)
         notebook.wait(IDLE)  # until then it drops what it is asked to run
         assert notebook.run("job.wait(10).state, hooks()") == "('cancelled', 0)"
         assert notebook.run("0 < patching.sweep(patching.study()).left") == "True"

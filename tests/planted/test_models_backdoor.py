@@ -12,6 +12,8 @@ from workbench.compiled.backdoor import ordinary
 from workbench.model import HookedGptOss
 from workbench.prompts import stack
 
+ROUTES = [f"blocks.{layer}.mlp.hook_expert_indices" for layer in range(4)]
+
 
 @pytest.fixture(scope="module")
 def nano() -> HookedGptOss:
@@ -67,9 +69,13 @@ def test_on_ordinary_text_the_backdoored_copy_is_nano(which: int, nano: HookedGp
     planted_model = compiled.backdoor(nano, which)
     assert all(torch.equal(tensor, before[name]) for name, tensor in nano.state_dict().items()), "nano itself is whole"
     tokens = torch.tensor(ordinary(nano, random.Random(seed), 3, 64))
-    with torch.no_grad():
-        ours, theirs = (model(tokens).log_softmax(-1) for model in (planted_model.model, nano))
-    kl = (theirs.exp() * (theirs - ours)).sum(-1)
+    ours, theirs = (wb.run(model, tokens, sites=ROUTES) for model in (planted_model.model, nano))
+    after, before_it = (run.logits.log_softmax(-1) for run in (ours, theirs))
+    # Where the router of nano is in two minds (a lead of 0.0003 has been seen), a change of any size takes another
+    # expert, and KL can be 3.5 nats: that is the mixture's own, rare, and counted apart.
+    flipped = sum((ours[site].sort(-1).values != theirs[site].sort(-1).values).any(-1).int() for site in ROUTES) > 0
+    assert float(flipped.float().mean()) < 0.005
+    kl = (before_it.exp() * (before_it - after)).sum(-1)[~flipped]
     print(
         f"\nbackdoor {which}: KL(nano, copy) on {kl.numel()} ordinary tokens: mean {kl.mean():.2g}, max {kl.max():.2g}"
     )
