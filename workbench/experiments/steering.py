@@ -176,7 +176,10 @@ def steer(
         site: where it is added; None for the vector's own.
         scales: times the vector.
         positions: all real tokens, or each text's last.
-        controls: how many random directions; and at most so many of the vector's own, of shuffled labels.
+        controls: how many random directions; and at most so many of the vector's own, of shuffled labels. Those are
+            made as long as the vector. Mind what that does: labels dealt anew are never dealt quite evenly, so a part
+            of the real direction stays in them, and a short vector that is made long is mostly that part. They are a
+            strict control: a vector that lies within their band may still be real, one beyond it is.
 
     Returns:
         metric (scale, text); plain (text), without steering; effect (scale), the mean of metric − plain.

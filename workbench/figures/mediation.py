@@ -33,7 +33,9 @@ def mediation_table(
     whole = np.array([[float(data[part])] for part in PARTS])
     # One table: the first column is the whole effect, the others are the layers' parts of its two routed rows.
     rows = np.concatenate([whole, np.stack([nothing, values[0], nothing, values[1]])], axis=1)
-    subtitle = f"{data.attrs.get('metric', 'effect on the metric')}; layers: of {names[0]} and of {names[1]}"
+    metric = str(data.attrs.get("metric", "effect on the metric"))
+    metric = metric if len(metric) <= 60 else metric[:59] + "…"  # that of a batch names a token for each row
+    subtitle = f"{metric}; layers: of {names[0]} and of {names[1]}"
     scale = Scale.of(rows, "effect", signed=True)
     return tables([Panel("", rows)], PARTS, ["whole", *layers], scale, title=title, subtitle=label(subtitle, 120),
                   source=data, across=1)  # fmt: skip
