@@ -349,3 +349,23 @@ def test_what_there_is_not_is_refused_in_words(view, values, message):
 def test_texts_are_lines_and_the_slider_ends_at_a_round_number():
     assert lines("a\r\n\n b \n") == ["a", " b "]
     assert [rounded_up(value) for value in (0.0, 0.03, 1, 1.1, 43, 60)] == [1.0, 0.05, 1.0, 2.0, 50.0, 100.0]
+
+
+def test_past_the_end_of_the_default_text_every_token_differs_while_it_is_written(bench_of):
+    """With a strong push the default ends after three tokens; the steered text goes on."""
+    bench = bench_of("When Ben and Anna went to the forest, Anna gave a hat to")
+    bench.session.options("steering", token=688, layer=1, scale=60.0, length=16)
+    view, marks = bench["steering"], []
+    stream = bench.session.stream
+
+    def seen(name, part, about, arrays):
+        if part == "text":
+            texts = about["texts"]
+            marks.append((len(texts["default"]["tokens"]), texts["default"]["over"], texts["steered"]["differs"]))
+        return stream(name, part, about, arrays)
+
+    bench.session.stream = seen
+    view.act({"kind": "generate"})
+    bench.session.wait(60)
+    late = [(n, differs) for n, over, differs in marks if over and len(differs) > n]
+    assert late and all(all(differs[n:]) for n, differs in late)

@@ -110,8 +110,10 @@ class Texts:
         """As the browser shows it: tokens, and which of them differ from the default."""
         ids = {name: self.sides[name].ids[: self.length] if name in self.sides else [] for name in TEXTS}
         made: dict[str, Any] = {"length": self.length, "done": not self.left}
+        # Once the default text has ended, whatever comes after its end differs from it.
+        ended = not self.left or ("default" in self.sides and self.sides["default"].is_over)
         for name in TEXTS:
-            marks = differing(ids["default"], ids[name], whole=not self.left)[1] if name != "default" else []
+            marks = differing(ids["default"], ids[name], whole=ended)[1] if name != "default" else []
             tokens = [session.word(token) for token in ids[name]]
             over = name in self.sides and self.sides[name].is_over
             made[name] = {"tokens": tokens, "differs": marks or [0] * len(tokens), "over": over}
