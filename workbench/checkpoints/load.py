@@ -11,6 +11,7 @@ from workbench.checkpoints import huggingface, openai
 from workbench.checkpoints.configs import read_config
 from workbench.checkpoints.destinations import OneDevice, Spread
 from workbench.checkpoints.errors import CheckpointError, Problem
+from workbench.checkpoints.recipe import Recipe
 from workbench.checkpoints.resolve import resolve
 from workbench.checkpoints.shards import Shards
 from workbench.checkpoints.tables import Table, check_tensors
@@ -91,19 +92,21 @@ def load(
         place = Spread(placement, offload_folder)
     weights = read_weights(table, config, shards, model.state_dict(), place, finite=check == "full")
     model.load_state_dict(weights, assign=True)
-    model.loaded_by = _call(path_or_name, asked, device, experts, device_map)
+    recipe = _recipe(path_or_name, asked, device, experts)
+    model.loaded_by = recipe.code() if device_map is None else f"{recipe.code()[:-1]}, device_map={device_map!r})"
+    here = directory.resolve() if Path(path_or_name).expanduser().exists() else path_or_name
+    model.recipe = _recipe(here, asked, device, experts) if device_map is None else None
     return model if placement is None else dispatch(model, placement)
 
 
-def _call(path: str | Path, dtype: torch.dtype | None, device: object, experts: str, device_map: object) -> str:
-    """The Python that loads this model again."""
-    given = {
-        "dtype": None if dtype is None else str(dtype).removeprefix("torch."),
-        "device": None if device is None else str(device),
-        "experts": None if experts == "auto" else experts,
-        "device_map": device_map,
-    }
-    return f"wb.load({', '.join([repr(str(path)), *(f'{k}={v!r}' for k, v in given.items() if v is not None)])})"
+def _recipe(path: str | Path, dtype: torch.dtype | None, device: object, experts: str) -> Recipe:
+    """What loads this model again."""
+    return Recipe(
+        str(path),
+        dtype=None if dtype is None else str(dtype).removeprefix("torch."),
+        device=None if device is None else str(device),
+        experts=experts,
+    )
 
 
 def as_dtype(dtype: torch.dtype | str) -> torch.dtype:

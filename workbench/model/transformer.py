@@ -120,6 +120,7 @@ class HookedGptOss(LensMethods, TextMethods, ResumeMethods, HookedRootModule):
         assert isinstance(dtype, torch.dtype)
         self.config, self.tokenizer = config, tokenizer
         self.loaded_by: str | None = None  # the Python that loads it again, of a model from a checkpoint
+        self.recipe: Any = None  # … and the same as data, for another process
         # Zeros, as everywhere: a normal draw on the meta device, to be thrown away, costs a second of imports.
         zeros = torch.zeros(config.d_vocab, config.d_model, dtype=dtype, device=device)
         self.embed = nn.Embedding(config.d_vocab, config.d_model, _weight=zeros)

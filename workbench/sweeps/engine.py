@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator
+from concurrent.futures import Executor
+from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
 
+from workbench.sweeps.executors import OnExecutor
 from workbench.sweeps.grid import Cell, Grid
 from workbench.sweeps.plan import Cancel, Plan, batched
 from workbench.sweeps.results import Interrupted, Results
 from workbench.sweeps.runner import Measure, Runner, in_process
+from workbench.sweeps.study import Kept, OfModel
 
 Batches = Callable[[Iterator[Cell]], Iterable[list[Cell]]]
 
@@ -27,6 +31,7 @@ def sweep_iter(
     cancel: Cancel = None,
     results: Results | None = None,
     runner: Runner = in_process,
+    kept: Kept | None = None,
 ) -> Iterator[tuple[Cell, Any]]:
     """:func:`sweep` as a generator: (cell, value) as they are measured, a failed cell's error as its value.
 
@@ -38,15 +43,19 @@ def sweep_iter(
     else:
         made = iter(batches(results.unfinished()))
     plan = Plan(made, cancel)
-    return _measured(measure, plan, results, runner)
+    return _measured(measure, plan, results, runner, kept)
 
 
-def _measured(measure: Measure, plan: Plan, results: Results, runner: Runner) -> Iterator[tuple[Cell, Any]]:
+def _measured(
+    measure: Measure, plan: Plan, results: Results, runner: Runner, kept: Kept | None
+) -> Iterator[tuple[Cell, Any]]:
     results.cancelled = False
     while True:
         for cells, values in runner(measure, plan):
             if not isinstance(values, Exception):
                 results.record(cells, values)
+                if kept is not None:
+                    kept.keep(results, cells)
                 yield from [(cell, results[cell]) for cell in cells]
             elif len(cells) > 1:
                 plan.split(cells)
@@ -60,9 +69,12 @@ def _measured(measure: Measure, plan: Plan, results: Results, runner: Runner) ->
 
 
 def sweep(
-    measure: Measure,
+    measure: Callable[..., Any],
     grid: Grid,
     *,
+    model: Any = None,
+    executor: Executor | None = None,
+    journal: str | Path | None = None,
     batch: int = 16,
     cost: Callable[[Cell], float | int] | None = None,
     most: float | int | None = None,
@@ -77,7 +89,13 @@ def sweep(
     """Measure every cell of a grid.
 
     Args:
-        measure: a list of cells → a value for each: a number, a DataArray, or a dict of these by name.
+        measure: a list of cells → a value for each: a number, a DataArray, or a dict of these by name. With ``model``:
+            (the model, a list of cells) → the same.
+        model: "nano", a folder, a Recipe, or a model that ``wb.load`` made. Each worker loads it once.
+        executor: any ``concurrent.futures.Executor``, as Dask's ``client.get_executor()``; this process if None.
+        journal: a folder that keeps every finished cell, so that a sweep that was killed goes on where it was. It keeps
+            cells by what they are (the model's fingerprint, the measure's code, the values of the cell): a larger grid
+            finds those of a smaller one again.
         batch: most cells in one call.
         cost, most: what a cell costs, and the most that one call may cost (tokens, say). A cell beyond it goes alone.
         together: only cells for which this gives the same go into one call, if they are neighbours in the grid. With
@@ -99,8 +117,13 @@ def sweep(
         ValueError: for results of other axes, a batch below 1, ``cost`` without ``most`` or the other way round; if
             the measure gives something else than a value for each cell.
         Interrupted: a KeyboardInterrupt that carries the results.
+        JournalError: the journal cannot be read, or not be written any more; what it holds is safe.
     """
     results = _checked(grid, results, batch, cost, most)
+    measure = measure if model is None else _of_model(measure, model)
+    kept = None if journal is None else Kept(journal, measure)
+    if kept is not None:
+        kept.restore(results)
     found = sweep_iter(
         measure,
         grid,
@@ -111,7 +134,8 @@ def sweep(
         batches=batches,
         cancel=cancel,
         results=results,
-        runner=runner,
+        runner=runner if executor is None else OnExecutor(executor),
+        kept=kept,
     )
     total = len(grid) if progress else None  # counting a filtered grid asks the filter of every cell
     try:
@@ -124,7 +148,16 @@ def sweep(
                     on_result(cell, value)
     except KeyboardInterrupt as stopped:
         raise Interrupted(results) from stopped
+    finally:
+        if kept is not None:
+            kept.close()
     return results
+
+
+def _of_model(measure: Callable[..., Any], model: Any) -> OfModel:
+    from workbench.checkpoints import recipe_of  # torch: a sweep without a model does without it
+
+    return OfModel(measure, recipe_of(model))
 
 
 def _checked(

@@ -99,6 +99,14 @@ class Results:
             self._values[cell.index] = value
             self.failures.pop(cell.index, None)
 
+    def value(self, cell: Cell) -> Value:
+        """A finished cell's quantities by name."""
+        return self._values[cell.index]
+
+    def restore(self, cell: Cell, value: Value) -> None:
+        """Put back what ``value`` gave in an earlier sweep."""
+        self._values[cell.index] = value
+
     def fail(self, cell: Cell, error: Exception) -> None:
         """Keep the error of a cell that was measured alone."""
         self.failures[cell.index] = Failure(cell, error)

@@ -1,0 +1,92 @@
+"""What a sweep is of: a measure, the model it asks, and the journal that keeps what it found."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workbench.sweeps.content import content, key
+from workbench.sweeps.grid import Cell
+from workbench.sweeps.journal import Journal
+from workbench.sweeps.results import Results
+
+if TYPE_CHECKING:
+    from workbench.checkpoints import Recipe
+
+# Raised when a change of the workbench changes what a measure gives: results of an earlier version are then apart.
+RESULTS_VERSION = 1
+
+
+@dataclass(frozen=True)
+class OfModel:
+    """A measure of a model and cells, as one of cells. What travels to a worker is this: the model as its recipe."""
+
+    measure: Callable[[Any, list[Cell]], Any]
+    recipe: Recipe
+
+    def __call__(self, cells: list[Cell]) -> Any:
+        """The measure's values, of the model that this process has loaded, or loads now."""
+        from workbench.checkpoints import load_once  # torch: a sweep without a model does without it
+
+        return self.measure(load_once(self.recipe), cells)
+
+
+class Kept:
+    """The finished cells of one study in a journal.
+
+    Args:
+        folder: the journal's; other studies may be in it.
+        measure: of cells, or OfModel. Its source, what it closes over, and the model's fingerprint tell the study
+            apart: after a change of any of them a study begins anew beside the old one, which stays as it is.
+
+    Raises:
+        NoContent: the measure closes over something that cannot be told apart by its content.
+        JournalError: the folder cannot be read or written.
+    """
+
+    def __init__(self, folder: str | Path, measure: Callable[[list[Cell]], Any]) -> None:
+        inner = measure.measure if isinstance(measure, OfModel) else measure
+        fingerprint = measure.recipe.fingerprint if isinstance(measure, OfModel) else None
+        study = key(content(inner), fingerprint, RESULTS_VERSION)
+        about = {"measure": getattr(inner, "__qualname__", type(inner).__name__), "fingerprint": fingerprint}
+        self.journal = Journal(folder, study, about)
+        self._about = about
+
+    def restore(self, results: Results) -> int:
+        """Put what is kept into the results; how many cells that were. Says so where only other studies are kept."""
+        kept = dict(self.journal.read())
+        if not kept:
+            self._say_others()
+            return 0
+        n = 0
+        for cell in results.unfinished():
+            value = kept.get(name_of(cell))
+            if value is not None:
+                results.restore(cell, value)
+                n += 1
+        return n
+
+    def _say_others(self) -> None:
+        same = [about for about in self.journal.others().values() if about.get("measure") == self._about["measure"]]
+        if same:
+            warnings.warn(
+                f"{self.journal.folder} keeps {len(same)} other stud{'y' if len(same) == 1 else 'ies'} of "
+                f"{self._about['measure']!r}, of another model or of code that was changed since: this one begins anew",
+                stacklevel=4,
+            )
+
+    def keep(self, results: Results, cells: Sequence[Cell]) -> None:
+        """Append a batch that was just recorded."""
+        self.journal.append([(name_of(cell), results.value(cell)) for cell in cells])
+
+    def close(self) -> None:
+        """Put everything on the disk."""
+        self.journal.close()
+
+
+def name_of(cell: Cell) -> str:
+    """A cell's name in a journal: the content of its values, wherever they stand in a grid."""
+    return key(cell.as_dict())
