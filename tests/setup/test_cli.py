@@ -58,7 +58,11 @@ def lab(tmp_path: Path, root: Path) -> Lab:
 def shipped(root: Path) -> dict[str, bytes]:
     """The notebooks of the checkout, by name."""
     folder = root / "notebooks"
-    files = [path for path in folder.rglob("*") if path.is_file() and ".ipynb_checkpoints" not in path.parts]
+    files = [
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and not {".ipynb_checkpoints", ".ruff_cache"} & set(path.parts)
+    ]
     files = [path for path in files if not path.name.startswith("lesson-progress")]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 

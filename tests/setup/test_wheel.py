@@ -83,7 +83,7 @@ def run(code: str, installed: Path, cwd: Path) -> str:
 def files_of(folder: Path, *suffixes: str) -> set[str]:
     found = (path for path in folder.rglob("*") if path.is_file() and path.name not in {".gitkeep", ".DS_Store"})
     found = (path for path in found if path.suffix not in {".so", ".dylib", ".dll"})  # built here, in no repository
-    hidden = {"__pycache__", ".ipynb_checkpoints"}
+    hidden = {"__pycache__", ".ipynb_checkpoints", ".ruff_cache"}
     names = {path.relative_to(folder) for path in found if not hidden & set(path.parts)}
     return {name.as_posix() for name in names if not suffixes or name.suffix in suffixes}
 

@@ -15,6 +15,7 @@
 | what the weights say | weights.py, expert_weights.py |
 | directions | steering.py, probes.py, features.py |
 | how sure it is | inference.py (resampling.py) |
+| many at once, on one machine or a cluster | measures.py |
 | shared | metrics.py, rows.py, texts.py, watch.py |
 """
 
@@ -39,6 +40,7 @@ from workbench.experiments.inference import adjusted, bootstrap, max_t, over_pro
 from workbench.experiments.joint_patching import joint_patching
 from workbench.experiments.lens_difference import lens_difference
 from workbench.experiments.logit_lens import logit_lens
+from workbench.experiments.measures import each, metric_of
 from workbench.experiments.mediation import mediation
 from workbench.experiments.metrics import kl_from, logit_difference, probability
 from workbench.experiments.neurons import neurons
@@ -81,6 +83,7 @@ __all__ = [
     "contrastive_activation_addition",
     "difference_of_means",
     "direct_logit_attribution",
+    "each",
     "edge_attribution",
     "effect",
     "embedding_norms",
@@ -106,6 +109,7 @@ __all__ = [
     "logit_lens",
     "max_t",
     "mediation",
+    "metric_of",
     "minimality",
     "neurons",
     "ov_circuit",

@@ -7,10 +7,12 @@ import hashlib
 import inspect
 import json
 import math
+import sys
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import fields, is_dataclass
 from pathlib import PurePath
-from types import FunctionType, MethodType
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -94,23 +96,79 @@ def _of_list(thing: Any) -> Any:
 
 
 def _function(thing: Any) -> Any:
-    """By its source and what it closes over: an edited function is another one."""
+    """By its source, what it closes over and the globals that it reads: an edited function is another one."""
     if isinstance(thing, functools.partial):
         return {"partial": content(thing.func), "args": content(thing.args), "keywords": content(thing.keywords)}
+    if isinstance(thing, BuiltinFunctionType):
+        return {"installed": f"{thing.__module__}.{thing.__qualname__}"}
     if isinstance(thing, MethodType):
         return {"method": content(thing.__func__), "of": content(thing.__self__)}
     if isinstance(thing, type):
-        return {"class": f"{thing.__module__}.{thing.__qualname__}"}
+        return _class(thing)
     if not isinstance(thing, FunctionType):
         return None
-    closed = [_in(cell) for cell in thing.__closure__ or ()]
-    return {
-        "function": thing.__qualname__,
-        "source": source(thing),
-        "closed over": [content(each) for each in closed],
-        "defaults": content(thing.__defaults__ or ()),
-        "keyword defaults": content(thing.__kwdefaults__ or {}),
-    }
+    if _by_name(thing):  # its version tells what it does
+        return {"installed": f"{thing.__module__}.{thing.__qualname__}"}
+    if thing in _ENTERED.get():  # it calls itself, or a function that calls it
+        return {"function": thing.__qualname__}
+    token = _ENTERED.set((*_ENTERED.get(), thing))
+    try:
+        return {
+            "function": thing.__qualname__,
+            "source": source(thing),
+            "closed over": [content(_in(cell)) for cell in thing.__closure__ or ()],
+            "defaults": content(thing.__defaults__ or ()),
+            "keyword defaults": content(thing.__kwdefaults__ or {}),
+            "reads": {name: _read(thing, name) for name in _globals(thing.__code__) if name in thing.__globals__},
+        }
+    finally:
+        _ENTERED.reset(token)
+
+
+# Functions whose content is being read just now, the outer ones first.
+_ENTERED: ContextVar[tuple[FunctionType, ...]] = ContextVar("entered", default=())
+
+
+def _globals(code: CodeType) -> list[str]:
+    """Names that a function's code, and that of functions inside it, may take from its module."""
+    inner = [name for each in code.co_consts if isinstance(each, CodeType) for name in _globals(each)]
+    return sorted({*code.co_names, *inner})
+
+
+def _read(function: FunctionType, name: str) -> Any:
+    value = function.__globals__[name]
+    if isinstance(value, ModuleType):
+        return {"module": value.__name__}
+    try:
+        return content(value)
+    except NoContent as error:
+        raise NoContent(
+            f"{function.__qualname__} reads the global {name!r}, and so its results cannot be told from those with "
+            f"another one: {error} Pass it as an argument, or make it inside the function"
+        ) from error
+
+
+def _class(thing: type) -> Any:
+    name = f"{thing.__module__}.{thing.__qualname__}"
+    return {"installed": name} if _by_name(thing) else {"class": name, "source": source(thing)}
+
+
+def _by_name(thing: Any) -> bool:
+    """Whether it is found in an installed module under its own name (and was not made inside a function)."""
+    found: Any = sys.modules.get(thing.__module__) if installed(thing.__module__) else None
+    for part in thing.__qualname__.split("."):
+        found = getattr(found, part, None)
+    return found is thing
+
+
+@functools.cache
+def installed(module: str | None) -> bool:
+    """Whether a module belongs to Python, to an installed package or to the workbench, and not to who uses them."""
+    top = (module or "__main__").partition(".")[0]
+    if top in sys.stdlib_module_names or top == "workbench":
+        return top != "__main__"
+    file = getattr(sys.modules.get(top), "__file__", None)
+    return file is not None and ("site-packages" in PurePath(file).parts or "dist-packages" in PurePath(file).parts)
 
 
 def _in(cell: Any) -> Any:
@@ -121,11 +179,13 @@ def _in(cell: Any) -> Any:
 
 
 def source(function: Callable[..., Any]) -> str:
-    """A function's text, or where there is none (typed into a prompt), its instructions."""
+    """The text of a function or class, or where there is none (typed into a prompt), a function's instructions."""
     try:
         return inspect.getsource(function)
     except (OSError, TypeError):
-        code = function.__code__
+        code = getattr(function, "__code__", None)
+        if code is None:
+            return ""
         return hashlib.sha256(code.co_code + repr(code.co_consts).encode() + repr(code.co_names).encode()).hexdigest()
 
 

@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 
 from workbench.sweeps.executors import OnExecutor
 from workbench.sweeps.grid import Cell, Grid
+from workbench.sweeps.memory import make_room, ran_out
 from workbench.sweeps.plan import Cancel, Plan, batched
 from workbench.sweeps.results import Interrupted, Results
 from workbench.sweeps.runner import Measure, Runner, in_process
@@ -53,19 +54,32 @@ def _measured(
     while True:
         for cells, values in runner(measure, plan):
             if not isinstance(values, Exception):
+                plan.fitted(cells)
                 results.record(cells, values)
+                found = [(cell, results[cell]) for cell in cells]
                 if kept is not None:
                     kept.keep(results, cells)
-                yield from [(cell, results[cell]) for cell in cells]
-            elif len(cells) > 1:
-                plan.split(cells)
-            else:
+                yield from found
+            elif not _again(plan, cells, values):
                 results.fail(cells[0], values)
                 yield cells[0], values
         # A runner that keeps several batches under way may have met the end of the plan before one of them failed.
         if not plan.more:
             break
     results.cancelled = plan.cancelled
+
+
+def _again(plan: Plan, cells: list[Cell], error: Exception) -> bool:
+    """Whether a batch that failed is tried again: in halves, and a single cell once, if only memory ran out."""
+    if not ran_out(error):
+        if len(cells) > 1:
+            plan.split(cells)
+        return len(cells) > 1
+    make_room()
+    if len(cells) > 1:
+        plan.did_not_fit(cells)
+        return True
+    return plan.once_more(cells)
 
 
 def sweep(
@@ -99,7 +113,8 @@ def sweep(
         batch: most cells in one call.
         cost, most: what a cell costs, and the most that one call may cost (tokens, say). A cell beyond it goes alone.
         together: only cells for which this gives the same go into one call, if they are neighbours in the grid. With
-            ``lambda cell: cell["prompt"]`` a measure has one prompt at a time, whose beginning it can run once.
+            ``lambda cell: cell["prompt"]`` a measure has one prompt at a time, whose beginning it can run once. By
+            default what the measure itself says, if it has a ``together``.
         batches: instead of these four, a function of the cells that are left that gives each of them once, in lists
             that are measured together, in any order.
         progress: show a bar with the rate and the time left.
@@ -111,7 +126,8 @@ def sweep(
 
     Returns:
         The Results. A call that raises is repeated in halves, down to the cells that raise alone: those are in
-        ``results.failures`` with their errors, and all the others are measured.
+        ``results.failures`` with their errors, and all the others are measured. After a call that ran out of memory,
+        all later ones are smaller too, until they have fitted for a while; a single cell is tried once more.
 
     Raises:
         ValueError: for results of other axes, a batch below 1, ``cost`` without ``most`` or the other way round; if
@@ -120,6 +136,7 @@ def sweep(
         JournalError: the journal cannot be read, or not be written any more; what it holds is safe.
     """
     results = _checked(grid, results, batch, cost, most)
+    together = together or getattr(measure, "together", None)
     measure = measure if model is None else _of_model(measure, model)
     kept = None if journal is None else Kept(journal, measure)
     if kept is not None:

@@ -21,6 +21,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,40 @@ class Torn:
 
     def __str__(self) -> str:
         return f"{self.path.name}: the last {self.n_bytes} bytes (from {self.offset}) were not written whole"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a finished cell stands in a journal, so that results need not be held in memory.
+
+    Attributes:
+        offset: where its batch's record begins.
+        number: which cell of the batch it is.
+    """
+
+    path: Path
+    offset: int
+    number: int
+
+    def read(self) -> dict[str, Any]:
+        """The cell's value.
+
+        Raises:
+            JournalError: the file is gone, or is not what it was.
+        """
+        return dict(_batch(self.path, self.offset)[self.number][1])
+
+
+@lru_cache(maxsize=4)  # neighbouring cells mostly stand in one batch
+def _batch(path: Path, offset: int) -> list[tuple[str, dict[str, Any]]]:
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            for _, payload in records(file, path):
+                return list(decoded(payload))
+    except OSError as error:
+        raise JournalError(f"{path} cannot be read any more: {error.strerror or error}") from error
+    raise JournalError(f"{path} has no whole record at {offset} any more: it was changed since it was read")
 
 
 class Journal:
@@ -109,11 +144,16 @@ class Journal:
 
     def read(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """(cell key, value) of every finished cell, those of all processes; warns of ends that are torn."""
-        for path in sorted(self.place.glob(f"*{SUFFIX}")):
-            for payload in self._records(path):
-                yield from decoded(payload)
+        return ((name, value) for name, value, _ in self.places())
 
-    def _records(self, path: Path) -> Iterator[bytes]:
+    def places(self) -> Iterator[tuple[str, dict[str, Any], Place]]:
+        """As ``read``, with the place that the value can be read from again."""
+        for path in sorted(self.place.glob(f"*{SUFFIX}")):
+            for offset, payload in self._records(path):
+                for number, (name, value) in enumerate(decoded(payload)):
+                    yield name, value, Place(path, offset, number)
+
+    def _records(self, path: Path) -> Iterator[tuple[int, bytes]]:
         try:
             with path.open("rb") as file:
                 torn = yield from records(file, path)
@@ -127,18 +167,23 @@ class Journal:
 
     # ------------------------------------------------------------ writing
 
-    def append(self, cells: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+    def append(self, cells: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Place]:
         """Keep a batch: all of it, or nothing.
 
         The bytes are the system's when this returns, so that the death of this process loses nothing; they are on the
         disk a second later at most, or after ``sync``.
+
+        Returns:
+            Where each cell stands.
 
         Raises:
             JournalError: the disk is full, or gone. What was there before is as it was.
         """
         record = framed(encoded(cells))
         try:
-            _write_all(self._opened(), record)
+            file = self._opened()
+            path, offset = Path(file.name), self._end
+            _write_all(file, record)
             self._end += len(record)
             self._unsynced = True
             if time.monotonic() - self._synced > SYNC_EVERY:
@@ -149,6 +194,7 @@ class Journal:
                 f"{len(cells)} cells could not be kept in {self.place}: {error.strerror or error}. What was kept "
                 "before is safe; make room and run the sweep again, and it goes on from there"
             ) from error
+        return [Place(path, offset, number) for number in range(len(cells))]
 
     def _opened(self) -> Any:
         if self._file is None:
@@ -206,10 +252,11 @@ def framed(payload: bytes) -> bytes:
     return HEAD.pack(MAGIC, len(payload), zlib.crc32(payload)) + payload
 
 
-def records(file: Any, path: Path) -> Iterator[bytes]:
-    """The payloads of a file, up to its end or the first that is not whole; returns what was Torn, or None."""
+def records(file: Any, path: Path) -> Iterator[tuple[int, bytes]]:
+    """(offset, payload) from where the file stands to its end, or to the first that is not whole; returns what was
+    Torn, or None."""
     size = os.fstat(file.fileno()).st_size
-    offset = 0
+    offset = file.tell()
     while offset < size:
         head = file.read(HEAD.size)
         if len(head) < HEAD.size:
@@ -220,7 +267,7 @@ def records(file: Any, path: Path) -> Iterator[bytes]:
         payload = file.read(length)
         if len(payload) < length or zlib.crc32(payload) != check:
             return Torn(path, offset, size - offset)
-        yield payload
+        yield offset, payload
         offset += HEAD.size + length
     return None
 

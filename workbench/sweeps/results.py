@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import xarray as xr
 
+from workbench.sweeps.forms import Form
 from workbench.sweeps.grid import Cell, Grid
+from workbench.sweeps.journal import Place
 
 Value = dict[str, Any]  # name → a number, or a DataArray for what has axes of its own
 MEASURED = "measured"
@@ -49,7 +53,8 @@ class Results:
         self.grid = grid
         self.failures: dict[tuple[int, ...], Failure] = {}
         self.cancelled = False
-        self._values: dict[tuple[int, ...], Value] = {}
+        # Of a sweep with a journal, arrays stay there and are read when they are asked for.
+        self._values: dict[tuple[int, ...], Value | Place] = {}
 
     @property
     def done(self) -> int:
@@ -71,7 +76,7 @@ class Results:
             KeyError: if it is not done; with its error, if it failed.
         """
         if cell.index in self._values:
-            return _plain(self._values[cell.index])
+            return _plain(self.value(cell))
         if cell.index in self.failures:
             raise KeyError(f"{self.failures[cell.index]}") from self.failures[cell.index].error
         raise KeyError(f"{cell} is not measured yet: {self.left} of {len(self.grid)} cells are left")
@@ -79,7 +84,7 @@ class Results:
     def __iter__(self) -> Iterator[tuple[Cell, Any]]:
         """(cell, value) of the finished ones, in the order of the grid."""
         axes = self.grid.axes
-        return ((Cell(axes, index), _plain(self._values[index])) for index in sorted(self._values))
+        return ((Cell(axes, index), _plain(self._value(index))) for index in sorted(self._values))
 
     def unfinished(self) -> Iterator[Cell]:
         """The cells that have no value yet, in the order of the grid."""
@@ -101,11 +106,15 @@ class Results:
 
     def value(self, cell: Cell) -> Value:
         """A finished cell's quantities by name."""
-        return self._values[cell.index]
+        return self._value(cell.index)
 
-    def restore(self, cell: Cell, value: Value) -> None:
-        """Put back what ``value`` gave in an earlier sweep."""
-        self._values[cell.index] = value
+    def _value(self, index: tuple[int, ...]) -> Value:
+        found = self._values[index]
+        return found.read() if isinstance(found, Place) else found
+
+    def restore(self, cell: Cell, value: Value, place: Place | None = None) -> None:
+        """Put back what ``value`` gave in an earlier sweep, or only where it can be read."""
+        self._values[cell.index] = value if place is None else place
 
     def fail(self, cell: Cell, error: Exception) -> None:
         """Keep the error of a cell that was measured alone."""
@@ -115,20 +124,52 @@ class Results:
         """A variable for each quantity, over the grid's axes (and then its own); NaN where a cell is not done.
 
         ``value`` is the one of a measure that gives plain numbers. ``measured`` is true for finished cells.
+
+        Raises:
+            MemoryError: for what does not fit in the memory that is free; ``to_zarr`` writes it to disk instead.
+            ValueError: for a quantity whose axes differ from cell to cell.
         """
-        dims, shape = tuple(self.grid.axes), self.grid.shape
-        found: dict[str, xr.DataArray] = {}
-        measured = np.zeros(shape, dtype=bool)
-        for index, value in list(self._values.items()):  # a sweep in another thread may add to them
+        forms: dict[str, Form] = {}
+        found: dict[str, np.ndarray] = {}
+        for index in list(self._values):  # a sweep in another thread may add to them
+            for name, part in self._value(index).items():
+                if name not in forms:
+                    forms[name] = Form(name, part)
+                    found[name] = _room(forms[name], self.grid.shape)
+                found[name][index] = forms[name].fitting(part)
+        made = self._frame()
+        dims, coords = tuple(self.grid.axes), dict(self.grid.labels)
+        for name, form in forms.items():
+            own = {**form.coords, **coords}
+            made[name] = xr.DataArray(found[name], own, (*dims, *form.dims), attrs=form.about())
+        return made
+
+    def _frame(self) -> xr.Dataset:
+        """The dataset without its quantities."""
+        measured = np.zeros(self.grid.shape, dtype=bool)
+        for index in list(self._values):
             measured[index] = True
-            for name, part in value.items():
-                if name not in found:
-                    found[name] = _room(part, dims, shape)
-                found[name].values[index] = _fitting(name, part, found[name], len(dims))
-        coords = dict(self.grid.labels)
         attrs = {"cells": len(self.grid), "done": self.done, "failures": "; ".join(map(str, self.failures.values()))}
-        made = xr.Dataset({MEASURED: (dims, measured)}, coords, attrs)
-        return made.assign({name: array.assign_coords(coords) for name, array in found.items()})
+        return xr.Dataset({MEASURED: (tuple(self.grid.axes), measured)}, dict(self.grid.labels), attrs)
+
+    def to_zarr(self, path: str | Path, *, overwrite: bool = False) -> xr.Dataset:
+        """The dataset of ``to_xarray`` in a zarr folder, written a part at a time, however large it is.
+
+        Args:
+            path: of the folder; with a suffix, ".zarr" by custom.
+            overwrite: put it in the place of one that is there.
+
+        Returns:
+            The dataset, opened from the folder: its numbers are read when they are used.
+
+        Raises:
+            FileExistsError: there is something at the path.
+            ImportError: zarr is not installed.
+            ValueError: for a quantity whose axes differ from cell to cell.
+        """
+        from workbench.sweeps.zarr_folder import write
+
+        return write(self, Path(path), overwrite)
 
     def __repr__(self) -> str:
         failed = f", {len(self.failures)} failed" if self.failures else ""
@@ -164,21 +205,13 @@ def _number(cell: Cell, name: Any, part: Any) -> Any:
     )
 
 
-def _room(part: Any, dims: tuple[str, ...], shape: tuple[int, ...]) -> xr.DataArray:
-    """NaN for every cell, in the axes of the grid and of the first value that was found."""
-    if not isinstance(part, xr.DataArray):
-        return xr.DataArray(np.full(shape, np.nan), dims=dims)
-    values = np.full((*shape, *part.shape), np.nan)
-    return xr.DataArray(values, dims=(*dims, *part.dims), coords=dict(part.coords), attrs=part.attrs)
-
-
-def _fitting(name: str, part: Any, room: xr.DataArray, n_axes: int) -> Any:
-    own = room.dims[n_axes:]
-    if not isinstance(part, xr.DataArray):
-        part = xr.DataArray(part)
-    if part.dims != own or part.shape != room.shape[n_axes:]:
-        expected = dict(zip(own, room.shape[n_axes:], strict=True))
-        raise ValueError(
-            f"{name!r} has axes {dict(part.sizes)} in one cell and {expected} in another: expected the same"
+def _room(form: Form, shape: tuple[int, ...]) -> np.ndarray:
+    """NaN for every cell."""
+    whole = (*shape, *form.shape)
+    needed, free = 8 * int(np.prod(whole, dtype=object)), psutil.virtual_memory().available
+    if needed > free:
+        raise MemoryError(
+            f"{form.name!r} takes {needed / 1e9:.1f} GB as one array and {free / 1e9:.1f} GB are free: "
+            "results.to_zarr(path) writes it to disk and gives the same dataset without holding it"
         )
-    return part.values
+    return np.full(whole, np.nan)

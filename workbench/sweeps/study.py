@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import xarray as xr
+
 from workbench.sweeps.content import content, key
 from workbench.sweeps.grid import Cell
-from workbench.sweeps.journal import Journal
-from workbench.sweeps.results import Results
+from workbench.sweeps.journal import Journal, Place
+from workbench.sweeps.results import Results, Value
+from workbench.sweeps.version import code_version
 
 if TYPE_CHECKING:
     from workbench.checkpoints import Recipe
-
-# Raised when a change of the workbench changes what a measure gives: results of an earlier version are then apart.
-RESULTS_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,9 @@ class Kept:
 
     Args:
         folder: the journal's; other studies may be in it.
-        measure: of cells, or OfModel. Its source, what it closes over, and the model's fingerprint tell the study
-            apart: after a change of any of them a study begins anew beside the old one, which stays as it is.
+        measure: of cells, or OfModel. Its source, what it closes over and reads, the model's fingerprint and the
+            workbench's own code tell the study apart: after a change of any of them a study begins anew beside the old
+            one, which stays as it is.
 
     Raises:
         NoContent: the measure closes over something that cannot be told apart by its content.
@@ -50,22 +51,24 @@ class Kept:
     def __init__(self, folder: str | Path, measure: Callable[[list[Cell]], Any]) -> None:
         inner = measure.measure if isinstance(measure, OfModel) else measure
         fingerprint = measure.recipe.fingerprint if isinstance(measure, OfModel) else None
-        study = key(content(inner), fingerprint, RESULTS_VERSION)
-        about = {"measure": getattr(inner, "__qualname__", type(inner).__name__), "fingerprint": fingerprint}
+        version = code_version()
+        study = key(content(inner), fingerprint, version)
+        name = getattr(inner, "__qualname__", type(inner).__name__)
+        about = {"measure": name, "fingerprint": fingerprint, "workbench": version}
         self.journal = Journal(folder, study, about)
         self._about = about
 
     def restore(self, results: Results) -> int:
         """Put what is kept into the results; how many cells that were. Says so where only other studies are kept."""
-        kept = dict(self.journal.read())
+        kept = {name: _held(value, place) for name, value, place in self.journal.places()}
         if not kept:
             self._say_others()
             return 0
         n = 0
         for cell in results.unfinished():
-            value = kept.get(name_of(cell))
-            if value is not None:
-                results.restore(cell, value)
+            found = kept.get(name_of(cell))
+            if found is not None:
+                results.restore(cell, *found)
                 n += 1
         return n
 
@@ -79,12 +82,20 @@ class Kept:
             )
 
     def keep(self, results: Results, cells: Sequence[Cell]) -> None:
-        """Append a batch that was just recorded."""
-        self.journal.append([(name_of(cell), results.value(cell)) for cell in cells])
+        """Append a batch that was just recorded; its arrays are on disk from then on, and not in memory."""
+        values = [results.value(cell) for cell in cells]
+        places = self.journal.append(list(zip(map(name_of, cells), values, strict=True)))
+        for cell, value, place in zip(cells, values, places, strict=True):
+            results.restore(cell, *_held(value, place))
 
     def close(self) -> None:
         """Put everything on the disk."""
         self.journal.close()
+
+
+def _held(value: Value, place: Place) -> tuple[Value, Place | None]:
+    """Numbers as they are; of arrays only where they can be read."""
+    return ({}, place) if any(isinstance(part, xr.DataArray) for part in value.values()) else (value, None)
 
 
 def name_of(cell: Cell) -> str:
