@@ -70,7 +70,7 @@ clean:
 # A stamp for each set of packages: made again only when the recipe changes.
 
 $(VENV)/installed-lab: $(VENV)/bin/python $(RECIPE)
-	$(PIP) -e .
+	$(PIP) -e '.[scale]'
 	@touch $@
 
 $(VENV)/installed-test: $(VENV)/bin/python $(RECIPE)

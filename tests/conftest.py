@@ -35,6 +35,8 @@ PRIVATE = tempfile.TemporaryDirectory(prefix="workbench-tests-")
 for variable in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR"):
     os.environ[variable] = str(Path(PRIVATE.name) / variable.lower())
 os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
+# Nor do the runs of tests, and of the kernels they start, leave records among the user's own.
+os.environ["WORKBENCH_RECORDS"] = str(Path(PRIVATE.name) / "records.sqlite")
 
 # A first call builds tables and compiles: a deadline would measure that.
 settings.register_profile("workbench", deadline=None, print_blob=True)

@@ -9,7 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from workbench.activations import Run, affordable_sites, rerun, run
+    from workbench.activations import Run, affordable_sites, records, rerun, run
+    from workbench.atlases import atlas
     from workbench.checkpoints import Certificate, CheckpointError, certificate, estimate, load, save_pretrained, verify
     from workbench.interventions import (
         AblateAttention,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     )
     from workbench.model import GPT_OSS_20B, GPT_OSS_120B, NANO, Config, HookedGptOss, UnknownSite, preset
     from workbench.model.memory import NotEnoughMemory
+    from workbench.sweeps import Grid, sweep
     from workbench.text import Chat, Tokenizer, Tool
     from workbench.widgets import Bench, Selection, view
 
@@ -67,6 +69,7 @@ __all__ = [
     "Chat",
     "CheckpointError",
     "Config",
+    "Grid",
     "HookedGptOss",
     "NotEnoughMemory",
     "Run",
@@ -75,13 +78,16 @@ __all__ = [
     "Tool",
     "UnknownSite",
     "affordable_sites",
+    "atlas",
     "certificate",
     "estimate",
     "load",
     "preset",
+    "records",
     "rerun",
     "run",
     "save_pretrained",
+    "sweep",
     "verify",
     "view",
 ]
@@ -89,7 +95,8 @@ __all__ = [
 # Each name's folder, imported when the name is first used: `workbench --help`, or a figure of stored results,
 # needs no torch.
 _FOLDERS = {
-    "activations": ("Run", "affordable_sites", "rerun", "run"),
+    "activations": ("Run", "affordable_sites", "records", "rerun", "run"),
+    "atlases": ("atlas",),
     "checkpoints": ("Certificate", "CheckpointError", "certificate", "estimate", "load", "save_pretrained", "verify"),
     "interventions": (
         "AblateAttention",
@@ -114,6 +121,7 @@ _FOLDERS = {
     ),
     "model": ("GPT_OSS_120B", "GPT_OSS_20B", "NANO", "Config", "HookedGptOss", "UnknownSite", "preset"),
     "model.memory": ("NotEnoughMemory",),
+    "sweeps": ("Grid", "sweep"),
     "text": ("Chat", "Tokenizer", "Tool"),
     "widgets": ("Bench", "Selection", "view"),
 }

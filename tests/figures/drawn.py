@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import plotly.graph_objects as go
 
-from tests.figures import studies
+from tests.figures import atlases, studies
 from tests.figures.data import attention, comparison, head_scores, lens, lens_apart, loads, routing, text
 from workbench import figures
 from workbench.figures.lens_difference import lens_difference_heatmap
@@ -30,11 +30,21 @@ DRAWN: dict[str, Callable[[Sequence[str]], go.Figure]] = {
     ),
     "routing_ribbon": lambda tokens: figures.routing_ribbon(routing(tokens)),
     "expert_load": lambda tokens: figures.expert_load(routing(tokens)),
+    "atlas_load": lambda tokens: figures.atlas_load(atlases.load()),
+    "atlas_contexts": lambda tokens: figures.atlas_contexts(atlases.contexts(tokens)),
+    "atlas_specialisation": lambda tokens: figures.atlas_specialisation(atlases.specialised(_names(tokens)), 1, 2),
+    "atlas_neighbours": lambda tokens: figures.atlas_neighbours(atlases.together(), 3),
+    "atlas_effects": lambda tokens: figures.atlas_effects(atlases.without_an_expert(len(tokens))),
+    "atlas_effects, loss": lambda tokens: figures.atlas_effects(atlases.without_an_expert(len(tokens)), "loss_change"),
     "next_token_bars": lambda tokens: figures.next_token_bars(comparison(tokens), pos=7),
     "next_token_bars, named": lambda tokens: figures.next_token_bars(comparison(tokens, ["<b>", "$a$"]), pos=7),
     "load_table": lambda tokens: figures.load_table(loads(sorted(set(tokens))), layer=1),
     "head_scores": lambda tokens: figures.head_scores(head_scores()),
     "ablation_heatmap": lambda tokens: figures.ablation_heatmap(studies.swept(_names(tokens)[:4])),
+    "swept_heatmap": lambda tokens: figures.swept_heatmap(studies.grid_of(_names(tokens)[:4]), "layer", "word"),
+    "swept_heatmap, panels": lambda tokens: figures.swept_heatmap(
+        studies.grid_of(_names(tokens)[:4]), "layer", "seed", panels="word", minus=0.5
+    ),
     "ablation_bars": lambda tokens: figures.ablation_bars(studies.swept(specs=tokens)),
     "knock_out_curve": lambda tokens: figures.knock_out_curve(studies.knocked_out(tokens)),
     "patching_heatmap": lambda tokens: figures.patching_heatmap(studies.patched(tokens)),

@@ -268,3 +268,11 @@ def featured(tokens: Sequence[str]) -> xr.Dataset:
     return xr.Dataset(
         {"activation": (("pos", "feature"), values(len(tokens), 30))}, coords(tokens) | {"feature": np.arange(30)}
     )
+
+
+def grid_of(words: Sequence[str]) -> xr.Dataset:
+    """A sweep's dataset over layers, words and seeds; one cell was not measured."""
+    values = np.arange(3 * len(words) * 2, dtype=float).reshape(3, len(words), 2)
+    values[0, 0, 0] = np.nan
+    coords = {"layer": range(3), "word": list(words), "seed": [0, 1]}
+    return xr.Dataset({"value": (("layer", "word", "seed"), values)}, coords)

@@ -77,8 +77,9 @@ def test_the_tests_run_on_the_pinned_versions_of_the_direct_dependencies():
 
 
 def test_everything_that_the_package_imports_is_a_declared_dependency():
-    # The maker of still pictures and `verify` import their extras' packages when they are called, never before.
-    extras = [Requirement(line) for name in ("pictures", "verify") for line in PROJECT["optional-dependencies"][name]]
+    # Still pictures, `verify` and sweeps on a cluster import their extras' packages when they are called, never before.
+    kinds = ("pictures", "verify", "scale")
+    extras = [Requirement(line) for name in kinds for line in PROJECT["optional-dependencies"][name]]
     # And native/hatch_build.py runs in an installer's environment, which has what building needs.
     declared = {canonicalize_name(requirement.name) for requirement in RUNTIME + extras + BUILD}
     assert imported_distributions(ROOT / "workbench") <= declared

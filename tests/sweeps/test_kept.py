@@ -14,6 +14,8 @@ import pytest
 import xarray as xr
 
 import workbench as wb
+from workbench import prompts
+from workbench.experiments import metric_of
 from workbench.sweeps import Grid, sweep
 from workbench.sweeps.executors import ExecutorError
 
@@ -98,6 +100,34 @@ def test_threads_and_processes_give_what_this_process_gives(processes):
     with ThreadPoolExecutor(2) as threads:
         xr.testing.assert_identical(sweep(plain, GRID, executor=threads, progress=False).to_xarray(),
                                     sweep(plain, GRID, progress=False).to_xarray())  # fmt: skip
+
+
+def keyed(cells):
+    """A measure that keeps its values by cell, as one may."""
+    found = dict(zip(cells, plain(cells), strict=True))
+    assert len(found) == len(cells)
+    return [found[cell] for cell in cells]
+
+
+def test_cells_are_told_apart_in_a_worker_too(processes):
+    found = sweep(keyed, GRID, batch=8, executor=processes, progress=False)
+    assert not found.failures
+    xr.testing.assert_identical(found.to_xarray(), sweep(plain, GRID, progress=False).to_xarray())
+
+
+def test_a_metric_of_edited_prompts_is_the_same_on_workers(processes):
+    pairs = prompts.pairs(wb.load("nano"), "indirect object", n=4, seed=1)
+    grid = Grid(layer=[0, 1], expert=range(3), prompt=pairs)
+    here, spread = (
+        sweep(metric_of(spec=without), grid, model="nano", batch=8, executor=executor, progress=False).to_xarray()
+        for executor in (None, processes)
+    )
+    xr.testing.assert_allclose(here, spread, rtol=1e-5)
+    assert float(here.value.std()) > 0.5
+
+
+def without(cell):
+    return wb.AblateExpert(cell["layer"], cell["expert"], "zero")
 
 
 def test_a_cell_that_raises_in_a_worker_is_reported_and_the_others_are_measured(processes):

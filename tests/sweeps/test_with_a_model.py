@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+import workbench as wb
 from workbench.checkpoints import load
+from workbench.model.fingerprint import fingerprint
 from workbench.sweeps import Grid, sweep
 
 PROMPTS = ("Mia lives in the park.", "Tom and Mia went to the store.")
@@ -52,3 +54,37 @@ def test_head_ablations_from_a_shared_recording_are_those_of_whole_runs(nano):
             whole = nano.run_with_hooks(nano.to_tokens(cell["prompt"]), fwd_hooks=hooks)
         found = made["value"].sel(prompt=cell["prompt"], layer=cell["layer"], head=cell["head"])
         np.testing.assert_allclose(found, whole[0, -1].float().logsumexp(-1), rtol=1e-5)
+
+
+def test_a_model_made_by_hand_is_swept_in_this_process_and_told_apart_in_the_journal(tmp_path, nano):
+    """It has no recipe: its weights are its name."""
+    by_hand = wb.HookedGptOss(wb.NANO)
+    by_hand.load_state_dict({name: tensor * 1.01 for name, tensor in nano.state_dict().items()})
+
+    def total(model, cells):
+        with torch.no_grad():
+            return [float(model(torch.tensor([[1, 2, 3 + cell["i"]]])).sum()) for cell in cells]
+
+    grid, there = Grid(i=range(3)), tmp_path / "journal"
+    first = sweep(total, grid, model=by_hand, journal=there, progress=False).to_xarray()
+    with torch.no_grad():
+        expected = [float(by_hand(torch.tensor([[1, 2, 3 + i]])).sum()) for i in range(3)]
+    assert first.value.values.tolist() == expected
+    again = []
+    sweep(total, grid, model=by_hand, journal=there, progress=False, on_result=lambda *_: again.append(1))
+    assert not again
+    with pytest.warns(UserWarning, match="another model"):
+        other = sweep(total, grid, model=nano, journal=there, progress=False).to_xarray()
+    assert not other.value.equals(first.value)
+
+
+def test_a_sweep_leaves_one_record_and_its_runs_none(tmp_path, nano, monkeypatch):
+    monkeypatch.setenv("WORKBENCH_RECORDS", str(tmp_path / "records.sqlite"))
+
+    def measure(model, cells):
+        return [float(wb.run(model, [1, 2, 3 + cell["i"]]).logits.sum()) for cell in cells]
+
+    sweep(measure, Grid(i=range(5)), model=nano, batch=2, progress=False)
+    (record,) = wb.records()
+    assert record.kind == "sweep" and record.summary["done"] == 5 and record.summary["status"] == "finished"
+    assert record.about["grid"] == {"i": 5} and record.fingerprint == fingerprint(nano)

@@ -15,6 +15,7 @@ from transformer_lens.hook_points import HookPoint
 from workbench.activations.run import Run, provenance_of
 from workbench.interventions import Context, FreezePatterns, FreezeRouting, all_edits, check_all
 from workbench.model import HookedGptOss, Recording
+from workbench.model.interrupts import without_gradients
 from workbench.model.memory import check_memory as refuse
 from workbench.model.memory import free_memory, sites_of
 from workbench.model.memory.live import shape_of
@@ -38,7 +39,7 @@ LEFT_OUT = (
 SHARE = 4  # a live tool holds about so many runs at once
 
 
-@torch.no_grad()
+@without_gradients
 def site_of(
     run: Run,
     site: str,
@@ -88,7 +89,7 @@ def site_of(
     return cache[site]
 
 
-@torch.no_grad()
+@without_gradients
 def record_of(run: Run, *, sources: Mapping[str, Run | Tensor] | None = None) -> Recording:
     """A recording of a finished run, for ``model.resume`` and ``rerun``: streams, keys and values of every layer.
 

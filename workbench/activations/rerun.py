@@ -28,16 +28,19 @@ from workbench.activations.kept import (
     with_streams,
 )
 from workbench.activations.run import Run, SitesFilter, _refuse_what_cannot_fit, _routes, run
+from workbench.activations.written import Clock, leave_record
 from workbench.interventions import FreezePatterns, FreezeRouting, Intervention, KnockOut, check_all
 from workbench.model import Recording
+from workbench.model.interrupts import without_gradients
 from workbench.model.sites import position_axis
+from workbench.provenance import quiet
 
 Columns = Literal["changed", "all"]
 OURS = "workbench.interventions."
 CHUNK = 2**24  # logits that are compared at once
 
 
-@torch.no_grad()
+@without_gradients
 def rerun(
     base: Run,
     interventions: Sequence[Any],
@@ -85,6 +88,7 @@ def rerun(
     model, new = base.model, _checked(base, interventions, sources, recording, unedited, columns)
     provenance = check_weights(base)
     wanted = [*base.cache.cache_dict] if sites is None else model.sites.wanted(sites)
+    clock = Clock()
     with model._lock:
         old, added = edits_of(model, base.interventions, sources), edits_of(model, new, sources)
         plan = _planned(base, old, added, wanted, recording, columns)
@@ -97,7 +101,7 @@ def rerun(
         flips, kl = _compared(base, unedited, rest, seen, plan) if old or added else (None, None)
     logits = _joined(base.logits, rest, plan.column, 1)
     cache = {site: _site(base, site, seen, plan) for site in model.sites if site in wanted}
-    return Run(
+    done = Run(
         model,
         base.tokens,
         base.attention_mask,
@@ -110,6 +114,9 @@ def rerun(
         kl,
         provenance,
     )
+    again = {"base": base, "unedited": unedited, "columns": columns, "recording": recording is not None}
+    leave_record(done, clock, sources, None, wanted if callable(sites) else sites, again)
+    return done
 
 
 @dataclass(frozen=True)
@@ -275,7 +282,8 @@ def _unedited(base: Run, unedited: Run | None) -> Run:
     for found in (unedited, base):
         if found is not None and not found.interventions and all(route in found.cache.cache_dict for route in routes):
             return found
-    return run(base.model, base.tokens, sites=routes, attention_mask=base.attention_mask, check_memory=False)
+    with quiet():
+        return run(base.model, base.tokens, sites=routes, attention_mask=base.attention_mask, check_memory=False)
 
 
 def is_coarse(base: Run) -> bool:

@@ -6,6 +6,7 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from importlib.metadata import version
 from keyword import iskeyword
 from typing import Any, Literal, get_args
@@ -16,10 +17,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens import ActivationCache
 
+from workbench.activations.written import Clock, leave_record
 from workbench.interventions import Context, FreezeRouting, Intervention, all_edits, check_all, code
 from workbench.interventions.patches import refuse_rerouting
 from workbench.model import HookedGptOss
 from workbench.model.fingerprint import fingerprint
+from workbench.model.interrupts import without_gradients
 from workbench.model.memory import check_memory as refuse
 from workbench.results import labelled
 from workbench.text import Labels, label
@@ -45,7 +48,8 @@ class Run:
         flipped_routes: [layer batch pos], true where an edit changed the *set* of experts of a token; None for
             an unedited run.
         kl: [batch pos] KL(unedited ‖ this) of the next-token distributions, in nats; None for an unedited run.
-        provenance: model fingerprint, versions, machine and time, enough to say where a number came from.
+        provenance: model fingerprint, versions, machine and time, enough to say where a number came from; "record" is
+            the id of the record that it left, which ``wb.records()`` finds.
     """
 
     model: HookedGptOss
@@ -137,7 +141,7 @@ class Run:
         )
 
 
-@torch.no_grad()
+@without_gradients
 def run(
     model: HookedGptOss,
     input: Any,
@@ -169,6 +173,7 @@ def run(
 
     Returns:
         The Run; if anything was edited, with flipped routes and KL against the same input unedited (one more forward).
+        It leaves a record of how it was made, see ``wb.records``.
 
     Raises:
         ValueError: for a spec, a routing or tokens that the model does not have, before anything runs.
@@ -188,6 +193,7 @@ def run(
     names = model.sites.wanted(sites)
     if check_memory:
         _refuse_what_cannot_fit(model, tokens, [*names, *_routes(model)], hooks)
+    clock = Clock()
     # One lock round the edited and the unedited pass: no other thread's edit may stand between them.
     with model._lock:
         cache, keep, _ = model.get_caching_hooks(names)
@@ -195,7 +201,7 @@ def run(
         with model.hooks(fwd_hooks=[*hooks, *keep, *keep_routes]):
             logits = model(tokens, attention_mask=mask)
         flips, kl = _against_unedited(model, tokens, mask, logits, routes) if hooks else (None, None)
-    return Run(
+    done = Run(
         model,
         tokens,
         mask,
@@ -208,6 +214,8 @@ def run(
         kl,
         provenance_of(model),
     )
+    leave_record(done, clock, sources, routing_from, names if callable(sites) else sites)
+    return done
 
 
 def _variable(name: str) -> str:
@@ -275,7 +283,11 @@ def provenance_of(model: HookedGptOss) -> dict[str, Any]:
         "model": model.config.name,
         "fingerprint": fingerprint(model),
         "torch": torch.__version__,
-        "transformer_lens": version("transformer-lens"),
+        "transformer_lens": _version("transformer-lens"),
         "machine": platform.machine(),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+# Reading it takes as long as a hundredth of a small model's run.
+_version = lru_cache(version)

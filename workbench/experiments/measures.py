@@ -18,6 +18,7 @@ from workbench.experiments.metrics import Metric
 from workbench.experiments.prompts import batches
 from workbench.interventions import Context, Intervention, all_edits, check_all
 from workbench.model import HookedGptOss
+from workbench.model.interrupts import without_gradients
 from workbench.prompts import Pair
 from workbench.sweeps import Cell
 
@@ -140,17 +141,18 @@ class MetricOf:
         """Cells for which this is the same are batched: those with the same interventions."""
         return repr(_specs(cell, self.spec))
 
-    @torch.no_grad()
+    @without_gradients
     def __call__(self, model: HookedGptOss, cells: Sequence[Cell]) -> list[float]:
         """A number for each cell."""
-        found: dict[Cell, float] = {}
-        groups: dict[str, list[Cell]] = {}
-        for cell in cells:
+        found = [0.0] * len(cells)
+        groups: dict[str, list[int]] = {}
+        for i, cell in enumerate(cells):
             self._check(cell)
-            groups.setdefault(self.together(cell), []).append(cell)
+            groups.setdefault(self.together(cell), []).append(i)
         for group in groups.values():
-            found |= zip(group, self._group(model, group), strict=True)
-        return [found[cell] for cell in cells]
+            for i, value in zip(group, self._group(model, [cells[i] for i in group]), strict=True):
+                found[i] = value
+        return found
 
     def _check(self, cell: Cell) -> None:
         known = (PROMPT, SPEC)

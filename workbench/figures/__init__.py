@@ -1,6 +1,7 @@
 """Labelled data → plotly figures: pure functions, no model, no torch, no state."""
 
 from workbench.figures.ablation import ablation_bars, ablation_heatmap, knock_out_curve
+from workbench.figures.atlas import atlas_contexts, atlas_effects, atlas_load, atlas_neighbours, atlas_specialisation
 from workbench.figures.attention import attention_pattern, head_scores
 from workbench.figures.circuits import faithfulness_curve
 from workbench.figures.compare import next_token_bars
@@ -31,6 +32,7 @@ from workbench.figures.routing_statistics import (
     vocabulary_table,
 )
 from workbench.figures.steering import steering_effect
+from workbench.figures.swept import swept_heatmap
 from workbench.figures.tokens import token_values, tokens
 from workbench.figures.tuned_lens import lens_kl, tuned_lens_heatmap
 from workbench.figures.weights import (
@@ -44,6 +46,11 @@ from workbench.figures.weights import (
 __all__ = [
     "ablation_bars",
     "ablation_heatmap",
+    "atlas_contexts",
+    "atlas_effects",
+    "atlas_load",
+    "atlas_neighbours",
+    "atlas_specialisation",
     "attention_pattern",
     "attribution_graph",
     "attribution_grid",
@@ -79,6 +86,7 @@ __all__ = [
     "routing_ribbon",
     "routing_saturation",
     "steering_effect",
+    "swept_heatmap",
     "token_values",
     "tokens",
     "top_edges",

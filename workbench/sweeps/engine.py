@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import Executor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
 
+from workbench.provenance import recording
 from workbench.sweeps.executors import OnExecutor
 from workbench.sweeps.grid import Cell, Grid
 from workbench.sweeps.memory import make_room, ran_out
 from workbench.sweeps.plan import Cancel, Plan, batched
 from workbench.sweeps.results import Interrupted, Results
 from workbench.sweeps.runner import Measure, Runner, in_process
-from workbench.sweeps.study import Kept, OfModel
+from workbench.sweeps.study import Kept, OfModel, OfThisModel, name_of_measure, of_model, parts_of
 
 Batches = Callable[[Iterator[Cell]], Iterable[list[Cell]]]
 
@@ -137,11 +140,11 @@ def sweep(
     """
     results = _checked(grid, results, batch, cost, most)
     together = together or getattr(measure, "together", None)
-    measure = measure if model is None else _of_model(measure, model)
+    measure = measure if model is None else of_model(measure, model)
     kept = None if journal is None else Kept(journal, measure)
     if kept is not None:
         kept.restore(results)
-    found = sweep_iter(
+    made = sweep_iter(
         measure,
         grid,
         batch=batch,
@@ -154,15 +157,16 @@ def sweep(
         runner=runner if executor is None else OnExecutor(executor),
         kept=kept,
     )
-    total = len(grid) if progress else None  # counting a filtered grid asks the filter of every cell
     try:
-        with tqdm(total=total, initial=results.done, desc="sweep", unit="cell", disable=not progress) as bar:
-            for cell, value in found:
-                bar.update()
-                if results.failures:
-                    bar.set_postfix(failed=len(results.failures), refresh=False)
-                if on_result is not None:
-                    on_result(cell, value)
+        # What an experiment sweeps inside itself leaves no record of its own.
+        with (
+            _recorded(measure, grid, executor, journal)
+            if model is not None or journal is not None
+            else nullcontext() as record
+        ):
+            _watch(made, results, progress, on_result)
+            if record is not None:
+                record.note(done=results.done, failed=len(results.failures), cancelled=results.cancelled)
     except KeyboardInterrupt as stopped:
         raise Interrupted(results) from stopped
     finally:
@@ -171,10 +175,35 @@ def sweep(
     return results
 
 
-def _of_model(measure: Callable[..., Any], model: Any) -> OfModel:
-    from workbench.checkpoints import recipe_of  # torch: a sweep without a model does without it
+def _watch(
+    made: Iterator[tuple[Cell, Any]], results: Results, progress: bool, on_result: Callable[[Cell, Any], None] | None
+) -> None:
+    """Go through a sweep with a bar."""
+    total = len(results.grid) if progress else None  # counting a filtered grid asks the filter of every cell
+    with tqdm(total=total, initial=results.done, desc="sweep", unit="cell", disable=not progress) as bar:
+        for cell, value in made:
+            bar.update()
+            if results.failures:
+                bar.set_postfix(failed=len(results.failures), refresh=False)
+            if on_result is not None:
+                on_result(cell, value)
 
-    return OfModel(measure, recipe_of(model))
+
+def _recorded(
+    measure: Any, grid: Grid, executor: Executor | None, journal: str | Path | None
+) -> AbstractContextManager[Any]:
+    """One record of the whole sweep; its runs leave none. What an experiment sweeps inside itself is no sweep here."""
+    if journal is None and not isinstance(measure, OfModel | OfThisModel):
+        return nullcontext()
+    inner, fingerprint = parts_of(measure)
+    recipe = asdict(measure.recipe) if isinstance(measure, OfModel) else None
+    about = {
+        "measure": name_of_measure(inner),
+        "grid": {axis: len(values) for axis, values in grid.axes.items()},
+        "executor": None if executor is None else type(executor).__name__,
+        "journal": None if journal is None else str(Path(journal).resolve()),
+    }
+    return recording("sweep", about=about, fingerprint=fingerprint, recipe=recipe)
 
 
 def _checked(

@@ -85,7 +85,7 @@ def _batch(path: Path, offset: int) -> list[tuple[str, dict[str, Any]]]:
         with path.open("rb") as file:
             file.seek(offset)
             for _, payload in records(file, path):
-                return list(decoded(payload))
+                return list(_understood(path, payload))
     except OSError as error:
         raise JournalError(f"{path} cannot be read any more: {error.strerror or error}") from error
     raise JournalError(f"{path} has no whole record at {offset} any more: it was changed since it was read")
@@ -135,9 +135,10 @@ class Journal:
         for path in sorted(self.folder.glob(f"*/{ABOUT}")):
             if path.parent.name != self.study:
                 try:
-                    found[path.parent.name] = json.loads(path.read_text(encoding="utf-8"))
-                except (OSError, ValueError):
-                    found[path.parent.name] = {}
+                    about = json.loads(path.read_text(encoding="utf-8"))
+                except (OSError, ValueError, RecursionError):
+                    about = {}
+                found[path.parent.name] = about if isinstance(about, dict) else {}
         return found
 
     # ------------------------------------------------------------ reading
@@ -150,7 +151,7 @@ class Journal:
         """As ``read``, with the place that the value can be read from again."""
         for path in sorted(self.place.glob(f"*{SUFFIX}")):
             for offset, payload in self._records(path):
-                for number, (name, value) in enumerate(decoded(payload)):
+                for number, (name, value) in enumerate(_understood(path, payload)):
                     yield name, value, Place(path, offset, number)
 
     def _records(self, path: Path) -> Iterator[tuple[int, bytes]]:
@@ -262,7 +263,7 @@ def records(file: Any, path: Path) -> Iterator[tuple[int, bytes]]:
         if len(head) < HEAD.size:
             return Torn(path, offset, size - offset)
         magic, length, check = HEAD.unpack(head)
-        if magic != MAGIC or length > MOST:
+        if magic != MAGIC or length > min(MOST, size - offset - HEAD.size):
             return Torn(path, offset, size - offset)
         payload = file.read(length)
         if len(payload) < length or zlib.crc32(payload) != check:
@@ -308,8 +309,25 @@ def decoded(payload: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
         yield name, {part: _array(found, raw) if isinstance(found, dict) else found for part, found in parts.items()}
 
 
+def _understood(path: Path, payload: bytes) -> list[tuple[str, dict[str, Any]]]:
+    """A whole record's cells; one that is whole and not as we write them was written by somebody else."""
+    try:
+        cells = list(decoded(payload))
+        names = all(isinstance(name, str) for name, _ in cells)
+        values = all(
+            isinstance(each, bool | int | float | xr.DataArray) for _, value in cells for each in value.values()
+        )
+    except Exception as error:  # of JSON, numpy or xarray, whatever they meet in it
+        raise JournalError(f"{path} holds a record that is none of ours: {type(error).__name__}: {error}") from error
+    if not names or not values:
+        raise JournalError(f"{path} holds a record that is none of ours: expected cells by name, with numbers in them")
+    return cells
+
+
 def _array(found: Mapping[str, Any], raw: bytes) -> xr.DataArray:
     dtype = np.dtype(found["dtype"])
+    if min([0, found["at"], *found["shape"]]) < 0 or dtype.hasobject:
+        raise ValueError("an array of less than nothing, or of objects")
     n = int(np.prod(found["shape"], dtype=np.int64))
     values = np.frombuffer(raw, dtype, n, found["at"]).reshape(found["shape"]).copy()
     coords = {name: (tuple(c["dims"]), np.asarray(c["data"])) for name, c in found["coords"].items()}

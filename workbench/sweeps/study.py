@@ -27,11 +27,47 @@ class OfModel:
     measure: Callable[[Any, list[Cell]], Any]
     recipe: Recipe
 
+    @property
+    def fingerprint(self) -> str | None:
+        """The model's."""
+        return self.recipe.fingerprint
+
     def __call__(self, cells: list[Cell]) -> Any:
         """The measure's values, of the model that this process has loaded, or loads now."""
         from workbench.checkpoints import load_once  # torch: a sweep without a model does without it
 
         return self.measure(load_once(self.recipe), cells)
+
+
+@dataclass(frozen=True, eq=False)
+class OfThisModel:
+    """The same of a model that only this process has: made by hand, or spread over devices. It does not travel."""
+
+    measure: Callable[[Any, list[Cell]], Any]
+    model: Any
+    fingerprint: str
+
+    def __call__(self, cells: list[Cell]) -> Any:
+        """The measure's values."""
+        return self.measure(self.model, cells)
+
+    def __reduce__(self) -> Any:
+        raise TypeError("the model was not loaded by wb.load onto one device, so that no other process can load it")
+
+
+def of_model(measure: Callable[..., Any], model: Any) -> OfModel | OfThisModel:
+    """A measure with its model: by its recipe, where it has one.
+
+    Raises:
+        CheckpointError: as ``wb.load``.
+    """
+    from workbench.checkpoints import recipe_of  # torch: a sweep without a model does without it
+    from workbench.model import HookedGptOss
+    from workbench.model.fingerprint import fingerprint
+
+    if isinstance(model, HookedGptOss) and model.recipe is None:
+        return OfThisModel(measure, model, fingerprint(model))
+    return OfModel(measure, recipe_of(model))
 
 
 class Kept:
@@ -49,12 +85,10 @@ class Kept:
     """
 
     def __init__(self, folder: str | Path, measure: Callable[[list[Cell]], Any]) -> None:
-        inner = measure.measure if isinstance(measure, OfModel) else measure
-        fingerprint = measure.recipe.fingerprint if isinstance(measure, OfModel) else None
+        inner, fingerprint = parts_of(measure)
         version = code_version()
         study = key(content(inner), fingerprint, version)
-        name = getattr(inner, "__qualname__", type(inner).__name__)
-        about = {"measure": name, "fingerprint": fingerprint, "workbench": version}
+        about = {"measure": name_of_measure(inner), "fingerprint": fingerprint, "workbench": version}
         self.journal = Journal(folder, study, about)
         self._about = about
 
@@ -91,6 +125,19 @@ class Kept:
     def close(self) -> None:
         """Put everything on the disk."""
         self.journal.close()
+
+
+def parts_of(measure: Any) -> tuple[Any, str | None]:
+    """(The measure itself, the fingerprint of its model if it has one)."""
+    whole = isinstance(measure, OfModel | OfThisModel)
+    return (measure.measure, measure.fingerprint) if whole else (measure, None)
+
+
+def name_of_measure(measure: Any) -> str:
+    """What people call it; of one that calls an experiment, with the experiment's name."""
+    name = getattr(measure, "__qualname__", type(measure).__name__)
+    inner = getattr(getattr(measure, "experiment", None), "__name__", "")
+    return f"{name}({inner})" if inner else name
 
 
 def _held(value: Value, place: Place) -> tuple[Value, Place | None]:

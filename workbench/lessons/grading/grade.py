@@ -24,6 +24,7 @@ from workbench.lessons.grading.handed_in import HandedIn, collect
 from workbench.lessons.grading.report import Grade, Report, Score
 from workbench.lessons.names import LESSONS
 from workbench.lessons.progress import PLACE
+from workbench.provenance.place import PLACE as RECORDS
 
 TIMEOUT = 30.0  # seconds for one exercise: its check takes at most 2 on a laptop
 STARTING = 180.0  # seconds until a process has imported what it needs
@@ -243,10 +244,17 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """Nothing is downloaded, nobody's progress is written, and the workbench is this one."""
+    """Nothing is downloaded, nobody's progress and no records are written, and the workbench is this one."""
     package = str(Path(__file__).resolve().parents[3])
     paths = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
-    given = {"PYTHONPATH": paths, PLACE: "off", "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"}
+    given = {
+        "PYTHONPATH": paths,
+        PLACE: "off",
+        RECORDS: "off",
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONUTF8": "1",
+    }
     environment = {**os.environ, **given}
     environment.setdefault("OMP_NUM_THREADS", "1")
     environment.pop("WORKBENCH_VERDICTS", None)
