@@ -340,3 +340,12 @@ def test_memory_does_not_grow_with_the_corpus(nano, tmp_path):
 
     peak(1)  # what is made once
     assert peak(8) - peak(2) < 50_000  # bytes: the records of six more parts
+
+
+def test_a_build_leaves_one_record_of_itself(nano, documents, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORKBENCH_RECORDS", str(tmp_path / "records.sqlite"))
+    made = wb.atlas(nano, documents[:6], tmp_path / "atlas", progress=False)
+    (record,) = wb.records()
+    assert record.kind == "atlas" and record.fingerprint == made.about["identity"]["model"]
+    assert record.about["folder"] == str((tmp_path / "atlas").resolve())
+    assert record.summary["tokens"] == made.n_tokens and record.summary["status"] == "finished"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import random
+import tempfile
 import time
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -54,6 +57,27 @@ def tokens_of_length(n: int, seed: int = 0) -> tuple[int, ...]:
     while len(ids) < n:
         ids += load_nano().tokenizer.encode(DOCUMENTS["story"](rng).text + "\n")
     return tuple(ids[:n])
+
+
+@cache
+def microworld_atlas(per_domain: int = 16) -> Any:
+    """nano's routes on its own language: about 9,000 tokens in 14 domains, some of them chats."""
+    from workbench.training.microworld import DOCUMENTS
+
+    texts = {
+        f"{name} {i}": make(random.Random(f"{name} {i}")) for i in range(per_domain) for name, make in DOCUMENTS.items()
+    }
+    corpus = [{"text": each.text, "domain": each.domain, "id": id} for id, each in texts.items()]
+    return atlas_of(load_nano(), corpus, "microworld-atlas")
+
+
+def atlas_of(model: Any, corpus: Any, name: str = "atlas", **how: Any) -> Any:
+    """An atlas in a folder that is gone when the process ends."""
+    import workbench as wb
+
+    folder = tempfile.TemporaryDirectory(prefix="workbench-tests-")
+    atexit.register(folder.cleanup)
+    return wb.atlas(model, corpus, Path(folder.name) / name, progress=False, **how)
 
 
 def make_bench(model: Any, what: Any = PROMPT, open: list[str] | None = None, **options: Any) -> Any:

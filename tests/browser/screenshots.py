@@ -33,7 +33,7 @@ from tests.browser.harness import Page
 OUT = Path(__file__).resolve().parents[2] / "docs" / "screenshots"
 VIEWS = (
     "tokens", "logit_lens", "attention", "routing", "patching", "ablation", "steering", "generation", "graph",
-    "history", "effect",
+    "atlas", "history", "effect",
 )  # fmt: skip
 WHOLE = ("bench", "side")
 WIDE, NARROW, SIDE = 1000, 600, 1400
@@ -168,6 +168,16 @@ def _steer(bench: Any, page: Page) -> None:
     bench.session.options("steering", direction="difference", layer=2, scale=2.2, length=16, **sides)
 
 
+def _survey(bench: Any, page: Page) -> None:
+    bench.atlas = benches.microworld_atlas()
+    bench.select(layer=2, expert=3)
+    bench.session.options("atlas", n=8)
+    view = bench["atlas"]
+    view.measure().wait(60)
+    first = view.contexts[0]
+    bench.session.options("atlas", context=[first.document, first.position])
+
+
 # What a view needs before it shows what it is for.
 PREPARE: dict[str, Prepare] = {
     "bench": _ban,
@@ -182,6 +192,7 @@ PREPARE: dict[str, Prepare] = {
     "patching": _press_first(".wb-patching .wb-primary"),
     "graph": lambda bench, page: page.css(".wb-graph-left").first.wait_for(),  # it traces by itself
     "generation": _grow,
+    "atlas": _survey,
 }
 
 

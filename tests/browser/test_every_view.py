@@ -6,7 +6,7 @@ import pytest
 
 import workbench as wb
 from tests.browser.benches import PROMPT, like_20b, make_bench, settle, tokens_of_length
-from tests.widgets.every_view import VIEWS, WORK, work
+from tests.widgets.every_view import VIEWS, WORK, small_atlas, work
 from workbench.model import NANO, HookedGptOss, random_weights
 from workbench.widgets import runs
 
@@ -60,6 +60,7 @@ def touched(bench):
         bench["routing"].use_texts({"people": ["Mia went to the park.", "Tom saw a dog."], "numbers": ["1 2 3"]})
     bench.session.options("steering", direction="token", length=8)
     bench.session.options("generation", length=6)
+    bench.atlas = small_atlas(bench.model)
     return bench
 
 
@@ -186,7 +187,7 @@ def test_a_run_that_fails_is_said_once_in_every_view_and_can_be_tried_again(benc
         show(page, bench, view)
         said = page.page.evaluate(SAID)
         assert said["waiting"] == 0 and len(said["alerts"]) == 1 and "needs 31 GB" in said["alerts"][0], view
-        if view not in ("history", "generation"):  # which need no run
+        if view not in ("history", "generation", "atlas"):  # which need no run
             assert "There is no run to show" in page.text(".wb-view"), view
     with pytest.raises(ValueError, match="needs 31 GB"):
         _ = bench.run

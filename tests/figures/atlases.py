@@ -47,7 +47,7 @@ def contexts(tokens: Sequence[str]) -> list[Context]:
                 language=None,
                 role=known,
                 channel=None,
-            )  # fmt: skip
+            )
         )
     return made
 

@@ -36,7 +36,8 @@ def test_a_link_inside_the_repository_leads_somewhere(link: str):
 
 
 @pytest.mark.parametrize("code", re.findall(r"^```python\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL))
-def test_the_code_of_the_readme_runs(code: str):
+def test_the_code_of_the_readme_runs(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
     exec(compile(code, "README.md", "exec"), {})
 
 

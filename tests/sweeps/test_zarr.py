@@ -124,3 +124,17 @@ def test_results_read_from_a_journal_are_those_that_were_measured(tmp_path):
     for (cell, value), (same, back) in itertools.zip_longest(first, again):
         assert cell == same and value["sum"] == back["sum"]
         xr.testing.assert_identical(value["map"], back["map"])
+
+
+def test_text_is_kept_as_text_in_both(tmp_path):
+    def top_tokens(cells):
+        words = {0: [" the", "<é>\n"], 1: ["a", " much longer token"], 2: ["", " x"]}
+        return [{"token": xr.DataArray(words[cell["i"]], dims="rank"), "n": 3} for cell in cells]
+
+    results = sweep(top_tokens, Grid(i=range(3)), journal=tmp_path / "journal", progress=False)
+    held, written = results.to_xarray(), results.to_zarr(tmp_path / "found.zarr")
+    assert held.token.values.tolist() == [[" the", "<é>\n"], ["a", " much longer token"], ["", " x"]]
+    assert written.token.values.tolist() == held.token.values.tolist()
+    assert written.n.values.tolist() == [3, 3, 3]
+    few = sweep(top_tokens, Grid(i=range(3)).where(lambda cell: cell["i"] == 1), progress=False)
+    assert few.to_zarr(tmp_path / "few.zarr").token.values.tolist() == few.to_xarray().token.values.tolist()

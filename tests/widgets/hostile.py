@@ -17,6 +17,7 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 
 import workbench as wb
+from tests.browser.benches import atlas_of
 from tests.widgets.every_view import work
 from workbench.model import NANO, HookedGptOss, random_weights
 from workbench.text import Tokenizer
@@ -218,7 +219,19 @@ def fill(bench: Bench) -> None:
     session.options("logit_lens", target=tokenizer().vocab_size - 2, pinned=[1, 5])
     session.options("steering", direction="difference", positive=IMG, negative=PYTHON[0], length=8)
     session.options("generation", length=4)
+    bench.atlas = atlas_of(bench.model, corpus())
+    found = bench["atlas"].contexts[0]
+    session.options("atlas", context=[found.document, found.position])
     work(bench)
+
+
+def corpus() -> list[dict[str, Any]]:
+    """Documents of which everything is hostile that somebody can say of one."""
+    texts = [TEXT, "".join(SHEET), "".join(TOKENS[:40]), TEXT]
+    return [
+        {"text": text, "domain": f"{IMG}\u202e{i}", "language": PYTHON[i], "id": MARKUP[i + 1]}
+        for i, text in enumerate(texts)
+    ]
 
 
 def chat(text: str) -> wb.Chat:

@@ -117,6 +117,7 @@ def test_what_crosses_to_the_browser_is_short_visible_and_json(bench):
         "steering": [{}, {"what": "text"}, {"what": "effect"}],
         "logit_lens": [{}, {"part": "cell", "position": 5, "stage": 2}, {"part": "lines"}],
         "generation": [{"next": True}],
+        "atlas": [{}, {"what": "contexts"}, {"what": "spread"}, {"what": "effects"}],
         "graph": [{}, {"what": "edits"}],
     }  # fmt: skip
     said = []

@@ -26,6 +26,7 @@ from workbench.atlases.tables import tables_of, vocabulary
 from workbench.atlases.workers import on_executor
 from workbench.checkpoints import load_once, recipe_of
 from workbench.model import HookedGptOss
+from workbench.provenance import recording
 
 if TYPE_CHECKING:
     from workbench.checkpoints import Recipe
@@ -69,8 +70,10 @@ def build(
         place.path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise AtlasError(f"no atlas can be kept in {place.path}: {error.strerror or error}") from error
-    with place.lock():
-        place.prepare(settings.identity(model), _about(model, settings))
+    identity, about = settings.identity(model), _about(model, settings)
+    said = {"folder": str(place.path.resolve()), "interventions": about["interventions"]}
+    with place.lock(), recording("atlas", about=said, model=about["model"], fingerprint=identity["model"]) as record:
+        place.prepare(identity, about)
         _keep_tokenizer(model, place)
         with tqdm(desc="atlas", unit="token", unit_scale=True, disable=not progress) as bar:
             work = _Build(place, settings, bar, stopped)
@@ -83,7 +86,10 @@ def build(
                 for part, tables, n_tokens in done:
                     work.add(part, tables, n_tokens, by_part=executor is not None)
             except Stopped:
+                record.note(stopped=True)
                 return False
+            finally:
+                record.note(parts=len(work.finished), tokens=sum(part.n_tokens for part in work.finished.values()))
             return work.finish()
 
 

@@ -18,6 +18,8 @@ class Form:
     Attributes:
         coords: those that all cells so far have in common.
         left_out: names of those that they have not.
+        dtype: that holds the values, and ``missing`` where there is none: floats as they are, integers as float64, text
+            as Python's.
     """
 
     def __init__(self, name: str, first: Any) -> None:
@@ -27,7 +29,10 @@ class Form:
         self.coords: dict[Hashable, xr.DataArray] = {key: coord.copy() for key, coord in array.coords.items()}
         self.attrs = {str(key): value if isinstance(value, str | int | float) else str(value)
                       for key, value in array.attrs.items()}  # fmt: skip
-        self.dtype = array.dtype if array.dtype.kind == "f" else np.dtype(np.float64)  # NaN says: not measured
+        self.is_text = array.dtype.kind in "UTO"
+        kept = array.dtype.kind == "f"
+        self.dtype = np.dtype(object) if self.is_text else array.dtype if kept else np.dtype(np.float64)
+        self.missing: Any = "" if self.is_text else np.nan  # what says that a cell is not measured
         self.left_out: list[str] = []
 
     def fitting(self, part: Any) -> np.ndarray:

@@ -51,6 +51,9 @@ class Grid:
 
     Raises:
         ValueError: for no axis, an empty one, or one that lists a number or text twice.
+
+    >>> len(wb.Grid(layer=range(4), head=range(8)))
+    32
     """
 
     def __init__(self, axes: Mapping[str, Sequence[Any]] | None = None, /, **more: Sequence[Any]) -> None:

@@ -121,7 +121,8 @@ class Results:
         self.failures[cell.index] = Failure(cell, error)
 
     def to_xarray(self) -> xr.Dataset:
-        """A variable for each quantity, over the grid's axes (and then its own); NaN where a cell is not done.
+        """A variable for each quantity, over the grid's axes (and then its own); NaN (of text, "") where a cell is not
+        done.
 
         ``value`` is the one of a measure that gives plain numbers. ``measured`` is true for finished cells.
 
@@ -141,7 +142,8 @@ class Results:
         dims, coords = tuple(self.grid.axes), dict(self.grid.labels)
         for name, form in forms.items():
             own = {**form.coords, **coords}
-            made[name] = xr.DataArray(found[name], own, (*dims, *form.dims), attrs=form.about())
+            values = found[name].astype(str) if form.is_text else found[name]
+            made[name] = xr.DataArray(values, own, (*dims, *form.dims), attrs=form.about())
         return made
 
     def _frame(self) -> xr.Dataset:
@@ -214,4 +216,4 @@ def _room(form: Form, shape: tuple[int, ...]) -> np.ndarray:
             f"{form.name!r} takes {needed / 1e9:.1f} GB as one array and {free / 1e9:.1f} GB are free: "
             "results.to_zarr(path) writes it to disk and gives the same dataset without holding it"
         )
-    return np.full(whole, np.nan)
+    return np.full(whole, form.missing, object if form.is_text else np.float64)

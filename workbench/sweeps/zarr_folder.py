@@ -91,10 +91,10 @@ class _Folder:
             for name, part in self.results._value(index).items():
                 form = self._form(name, part, block)
                 if name not in held:
-                    held[name] = np.full((*size, *form.shape), np.nan, form.dtype)
+                    held[name] = np.full((*size, *form.shape), form.missing, form.dtype)
                 held[name][tuple(i - s for i, s in zip(index, start, strict=True))] = form.fitting(part)
         for name, values in held.items():
-            self.arrays[name][region] = values
+            self.arrays[name][region] = values.astype(str) if self.forms[name].is_text else values
 
     def _form(self, name: str, part: Any, block: Index) -> Form:
         """The form of a quantity; its array is made when it is first met."""
@@ -104,8 +104,8 @@ class _Folder:
                 name,
                 shape=(*self.shape, *form.shape),
                 chunks=(*block, *_own_chunks(form)),
-                dtype=form.dtype,
-                fill_value=np.nan,
+                dtype=str if form.is_text else form.dtype,
+                fill_value=None if form.is_text else form.missing,  # a "" of text would be read as missing
                 attributes={"_ARRAY_DIMENSIONS": [*self.dims, *form.dims]},
             )
         return self.forms[name]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from workbench.activations import Run
 from workbench.figures.text import visible
@@ -22,7 +22,13 @@ from workbench.widgets.views.base import View
 from workbench.widgets.widget import LiveView
 from workbench.widgets.worker import Job
 
-OPEN = ("logit_lens", "attention", "routing", "patching", "ablation", "steering", "generation", "graph", "history")
+if TYPE_CHECKING:
+    from workbench.atlases.queries import Atlas
+
+OPEN = (
+    "logit_lens", "attention", "routing", "patching", "ablation", "steering", "generation", "graph", "atlas",
+    "history",
+)  # fmt: skip
 
 
 class Bench(LiveView):
@@ -37,6 +43,7 @@ class Bench(LiveView):
         answer: two tokens, right and wrong, as text or ids, whose logits patching and ablation weigh; None takes those
             of the Pair, else the two likeliest.
         interventions: on the first prompt, from the start.
+        atlas: an Atlas (``wb.atlas.open(folder)``) or its folder, for the view of that name.
         open: the views on screen; None for all.
         layout: "tabs", or "side" by side.
 
@@ -51,6 +58,7 @@ class Bench(LiveView):
         *,
         answer: Sequence[str | int] | None = None,
         interventions: Sequence[Any] = (),
+        atlas: Atlas | str | Path | None = None,
         open: Sequence[str] | None = None,
         layout: str = "tabs",
     ) -> None:
@@ -60,6 +68,8 @@ class Bench(LiveView):
         weighed = None if answer is None else two_tokens(model, answer)
         session = Session(model, prompts, answer=weighed, interventions=interventions)
         super().__init__(session)
+        if atlas is not None:
+            self.atlas = atlas
         session.look(open=OPEN if open is None else open, layout=layout)
 
     # ------------------------------------------------------------ what is chosen
@@ -76,6 +86,19 @@ class Bench(LiveView):
     def select(self, **changes: Any) -> Selection:
         """Change some of the selection: ``bench.select(layer=3, expert=7)``; None clears a field."""
         return self.session.select(**changes)
+
+    @property
+    def atlas(self) -> Atlas | None:
+        """The atlas that the view of that name shows; assign an Atlas, its folder, or None.
+
+        Raises:
+            AtlasError: there is none in the folder, or it cannot be read.
+        """
+        return self.session.views["atlas"].atlas
+
+    @atlas.setter
+    def atlas(self, given: Atlas | str | Path | None) -> None:
+        self.session.views["atlas"].show(given)
 
     # ------------------------------------------------------------ what is done
 

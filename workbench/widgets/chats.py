@@ -10,6 +10,7 @@ from workbench.prompts.pair import Prompt as Input
 from workbench.text import Chat, Tool
 from workbench.text.harmony.chat import Developer, HarmonyError, Message, System
 
+DEEPEST_SCHEMA = 50
 LONGEST_PROMPT = 4_000_000  # characters
 _SYSTEM, _MESSAGE = ({part.name for part in dataclasses.fields(kind)} for kind in (System, Message))
 
@@ -49,16 +50,51 @@ def _with(chat: Chat, given: Mapping[str, Any]) -> Chat:
         for name in ("channels", "tools"):
             if isinstance(fields.get(name), list):
                 fields[name] = tuple(fields[name])
-        return dataclasses.replace(chat, system_message=System(**fields))
+        return dataclasses.replace(chat, system_message=System(**_typed(fields)))
     if given["role"] == "developer":
-        tools = tuple(Tool(**tool) for tool in given.get("tools") or ())
+        tools = tuple(_tool_from(tool) for tool in given.get("tools") or ())
         return chat.developer(_text(given), tools)
     fields = {name: given[name] for name in _MESSAGE & set(given) if given[name] is not None}
     _text(given)
-    made = Message(**fields)
+    made = Message(**_typed(fields))
     if made.role == "system" and chat == Chat(system_message=None):  # of unusual text: it still comes first
         return Chat(system_message=made)
     return dataclasses.replace(chat, messages=(*chat.messages, made))
+
+
+def _tool_from(given: Any) -> Tool:
+    named = isinstance(given, Mapping) and set(given) <= {"name", "typescript", "schema"}
+    if not named or not all(isinstance(given.get(name), str) for name in ("name", "typescript")):
+        raise TypeError(f"a tool has a name, typescript and perhaps a schema, got {given!r:.80}")
+    if not isinstance(given.get("schema"), Mapping | None) or not _is_flat(given, DEEPEST_SCHEMA):
+        raise TypeError(f"a tool's schema is an object, nested {DEEPEST_SCHEMA} deep at most")
+    return Tool(**given)
+
+
+def _typed(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    for name, value in fields.items():
+        if name == "complete":
+            fits, expected = isinstance(value, bool), "true or false"
+        elif name in ("channels", "tools"):
+            words = isinstance(value, tuple) and all(isinstance(each, str) for each in value)
+            fits, expected = value is None or words, "a list of words"
+        else:
+            fits, expected = isinstance(value, str | None), "words"
+        if not fits:
+            raise TypeError(f"{name}: expected {expected}, got {_shown(value)}")
+    return fields
+
+
+def _shown(value: Any) -> str:
+    try:
+        return repr(value)[:80]
+    except RecursionError:
+        return "lists within lists without end"
+
+
+def _is_flat(value: Any, depth: int) -> bool:
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return depth > 0 and all(_is_flat(each, depth - 1) for each in inner)
 
 
 def _text(given: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ TAKEN = frozenset(
     "wb torch experiments figures model run base vectors values layers name edit each make i layer head expert index "
     "before after compared pattern seen earlier routes statistics unchosen documents text texts domains contexts grid "
     "components direct left right movers floor groups together direction random directions steered control graph trace "
-    "generated chosen".split()
+    "generated chosen atlas specialisation rows following effects".split()
 ) | frozenset(dir(builtins))
 
 # Format, control, surrogate and separator characters, but for line breaks and tabs.

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from workbench.activations import Run, affordable_sites, record_of, rerun, run, site_of
+from workbench.activations import Run, affordable_sites, record_of, rerun, run, same_record, site_of
 from workbench.figures.text import visible
 from workbench.model import HookedGptOss
+from workbench.provenance import held, quiet
 from workbench.results import labelled
 from workbench.widgets import recipes
 from workbench.widgets.history import History
@@ -232,8 +233,10 @@ class Runs(Jobs):
 
         def work(job: Job) -> Run:
             job.stop_if_cancelled()
-            made = make()
-            self._arrived(name, job, made, entry)
+            with held() as records:
+                made = make()
+            if self._arrived(name, job, made, entry):
+                records.keep()  # only what becomes part of the state leaves a record
             return made
 
         older = self._pending.get(name)
@@ -270,19 +273,23 @@ class Runs(Jobs):
         """A run that kept these sites: as it is, or made again for them."""
         if sites <= set(of.cache.cache_dict):
             return of
-        return self.memo(
-            ("keeping", of.name, frozenset(sites)),
-            lambda: run(self.model, of.tokens, sites=sorted(sites), name=of.name),
-        )
 
-    def _arrived(self, name: str, job: Job, made: Run, entry: int) -> None:
+        def again() -> Run:
+            with quiet():
+                made = run(self.model, of.tokens, sites=sorted(sites), name=of.name)
+            return same_record(made, of)
+
+        return self.memo(("keeping", of.name, frozenset(sites)), again)
+
+    def _arrived(self, name: str, job: Job, made: Run, entry: int) -> bool:
         with self._lock:
             if self._pending.get(name) is not job or job.cancelled:
-                return  # a newer one is under way
+                return False  # a newer one is under way
             self._runs[name] = made
             if name == EDITED:
                 self._note(made, entry)
             self._new_revision()
+            return True
 
     def _ended(self, name: str, job: Job) -> None:
         error = job.future.exception()

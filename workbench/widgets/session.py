@@ -9,6 +9,7 @@ from typing import Any
 from workbench.activations import Run
 from workbench.interventions import Intervention
 from workbench.model import HookedGptOss
+from workbench.model.interrupts import finish_first
 from workbench.prompts.pair import Prompt as Input
 from workbench.prompts.pair import token_ids
 from workbench.widgets import recipes
@@ -78,10 +79,14 @@ class Session(Runs):
             if study_of(made) == study_of(before):
                 return
             self.check(made)
-            if instead_of == self.history.now.id and self.history.can_undo:
-                self.history.step(-1)
-            self.history.push(study_of(made), label)
-            self._become(with_study(made, study_of(made)))
+
+            def commit() -> None:
+                if instead_of == self.history.now.id and self.history.can_undo:
+                    self.history.step(-1)
+                self.history.push(study_of(made), label)
+                self._become(with_study(made, study_of(made)))
+
+            finish_first(commit)
 
     def add(self, spec: Any, label: str | None = None, subject: str | None = None) -> int:
         """Put one more intervention on, and give its chip's number."""
@@ -132,14 +137,13 @@ class Session(Runs):
     def travel(self, step: Callable[[History], Entry]) -> None:
         """Go elsewhere in the history: ``travel(lambda history: history.step(-1))``."""
         with self._lock:
-            self._become(with_study(self.state, step(self.history).study))
+            finish_first(lambda: self._become(with_study(self.state, step(self.history).study)))
 
     def restore(self, state: State, history: Sequence[tuple[str, tuple[Any, ...]]], at: int) -> None:
         """Become a state from a file, with its history."""
         with self._lock:
             self.check(state)
-            self.history.restore(history, at)
-            self._become(state)
+            finish_first(lambda: (self.history.restore(history, at), self._become(state)))
 
     # ------------------------------------------------------------ how it is looked at
 

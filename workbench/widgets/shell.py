@@ -24,12 +24,14 @@ def act(session: Session, action: Action) -> Done:
         ValueError: for one that is not there, or whose fields are not what it needs.
     """
     kind = action.get("kind")
-    if kind not in ACTIONS:
+    if not isinstance(kind, str) or kind not in ACTIONS:
         raise ValueError(f"there is no action {kind!r}; there are {', '.join(ACTIONS)}")
     try:
         return ACTIONS[kind](session, action)
     except KeyError as error:
         raise ValueError(f"the action {kind!r} needs {error}") from None
+    except (TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise ValueError(f"the action {kind!r} has a field that is not what it needs: {error}") from error
 
 
 def _select(session: Session, action: Action) -> Done:

@@ -6,6 +6,8 @@ import threading
 import time
 from collections.abc import Callable, Hashable
 
+from workbench.model.interrupts import finish_first
+
 INTERVAL = 0.05  # seconds: faster than this nobody sees, and the browser would fall behind
 
 
@@ -20,17 +22,20 @@ class Streams:
 
     def push(self, key: Hashable, send: Callable[[], None]) -> None:
         """Call ``send`` now, or when this key's turn comes, unless a newer one has taken its place by then."""
+        if finish_first(lambda: self._is_its_turn(key, send)):
+            self.flush(key)
+
+    def _is_its_turn(self, key: Hashable, send: Callable[[], None]) -> bool:
         with self._lock:
             wait = self._last.get(key, 0.0) + INTERVAL - time.monotonic()
             self._waiting[key] = send
             if key in self._timers:
-                return
+                return False
             if wait > 0:
                 timer = self._timers[key] = threading.Timer(wait, self.flush, (key,))
                 timer.daemon = True
                 timer.start()
-                return
-        self.flush(key)
+            return wait <= 0
 
     def flush(self, key: Hashable) -> None:
         """Call what waits for this key."""

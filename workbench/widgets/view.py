@@ -39,6 +39,11 @@ class SingleView(LiveView):
         """Work under way, and the last that was."""
         return self.session.jobs
 
+    @property
+    def view(self) -> Any:
+        """The view's side of Python: ``.table()``, ``.figure()``, ``.code()``, and what is its own."""
+        return self.session.views[str(self._single)]
+
     def wait(self, timeout: int | float | None = None) -> None:
         """Wait until nothing is under way, and put what is on screen into the notebook's file."""
         self.session.wait(timeout)
@@ -97,6 +102,14 @@ def generation(run: Run, **options: Any) -> SingleView:
 def graph(run: Run, **options: Any) -> SingleView:
     """Which parts told which, up to the answer."""
     return SingleView("graph", run, **options)
+
+
+def atlas(run: Run, atlas: Any = None, **options: Any) -> SingleView:
+    """Where an expert fires over a corpus. ``atlas``: an Atlas, or its folder."""
+    made = SingleView("atlas", run, **options)
+    if atlas is not None:
+        made.session.views["atlas"].show(atlas)
+    return made
 
 
 def history(run: Run, **options: Any) -> SingleView:

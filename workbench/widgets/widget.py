@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -60,23 +60,24 @@ class LiveView(anywidget.AnyWidget):
         """A message from the browser. Whatever is wrong with it is answered, never raised into the kernel."""
         if not isinstance(content, Mapping):
             return
+        # They come back in the answer, and name a place: nothing but a word or a number.
+        content = {**content, **{name: _plain(content.get(name)) for name in ("id", "slot", "view")}}
         does = content.get("do")
         if does == "hello":
             self._push({"did": "state"}, {})
             self._push({"did": "jobs"}, {})
         elif does == "ask":
-            self._asks.put(content, lambda: self._view_of(content).data(dict(content.get("ask") or {})))
+            self._asks.put(content, lambda: _asked(content, "ask", lambda ask: self._view_of(content).data(ask)))
         elif does == "act":
             self._act(content)
 
     def _act(self, content: Mapping[str, Any]) -> None:
         head = {"id": content.get("id"), "view": content.get("view")}
         try:
-            action = dict(content.get("action") or {})
             if content.get("view") == "bench":
-                done = shell.act(self.session, action)
+                done = _asked(content, "action", lambda action: shell.act(self.session, action))
             else:
-                done = self._view_of(content).act(action)
+                done = _asked(content, "action", lambda action: self._view_of(content).act(action))
         except Exception as error:
             self._push({"did": "failed", "error": in_words(error), **head}, {})
         else:
@@ -84,8 +85,8 @@ class LiveView(anywidget.AnyWidget):
 
     def _view_of(self, content: Mapping[str, Any]) -> Any:
         name = content.get("view")
-        if name not in self.session.views:
-            raise ValueError(f"there is no view {name!r}; there are {', '.join(self.session.views)}")
+        if not isinstance(name, str) or name not in self.session.views:
+            raise ValueError(f"there is no view {name!r:.80}; there are {', '.join(self.session.views)}")
         return self.session.views[name]
 
     def _push(self, message: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
@@ -152,3 +153,22 @@ class LiveView(anywidget.AnyWidget):
             if part in self.__dict__:
                 getattr(self, part).close()
         super().close()
+
+
+def _plain(given: Any) -> Any:
+    return given if isinstance(given, str | int | float) else None
+
+
+def _asked(content: Mapping[str, Any], part: str, answer: Callable[[dict[str, Any]], Any]) -> Any:
+    """The answer to a part of a message; fields of a type that nobody there expects are an error in words."""
+    given = content.get(part) or {}
+    if not isinstance(given, Mapping):
+        raise ValueError(f"{part}: expected an object, got {given!r:.80}")
+    try:
+        return answer(dict(given))
+    except KeyError as error:
+        if type(error) is not KeyError:
+            raise
+        raise ValueError(f"the {part} {dict(given)!r:.120} needs {error}") from error
+    except (TypeError, AttributeError, IndexError, OverflowError, RecursionError) as error:
+        raise ValueError(f"the {part} {dict(given)!r:.120} has a field that is not what it needs: {error}") from error

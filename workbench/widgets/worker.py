@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 from weakref import WeakKeyDictionary
 
+from workbench.model.interrupts import finish_first
+from workbench.provenance import quiet
 from workbench.widgets.names import spelled
 
 JobState = Literal["queued", "running", "done", "cancelled", "failed"]
@@ -155,7 +157,9 @@ class Worker:
 
     def __init__(self) -> None:
         self._line: list[tuple[bool, int, Job]] = []
-        self._more = threading.Condition()
+        # By itself, too: a Condition's own way out of a block can be interrupted, and would leave it locked.
+        self._lock = threading.RLock()
+        self._more = threading.Condition(self._lock)
         self._thread: threading.Thread | None = None
 
     @classmethod
@@ -179,18 +183,21 @@ class Worker:
             about: the job's other fields.
         """
         job = Job(label, work, self, **about)
-        with self._more:
+        finish_first(lambda: self._put(job))
+        job._changed()
+        return job
+
+    def _put(self, job: Job) -> None:
+        with self._lock:
             heapq.heappush(self._line, (not job.urgent, job.id, job))
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._loop, name="workbench model", daemon=True)
                 self._thread.start()
             self._more.notify()
-        job._changed()
-        return job
 
     def claim(self, job: Job) -> bool:
         """Take a waiting job out of the line; False if it runs or is over."""
-        with self._more:
+        with self._lock:
             entry = (not job.urgent, job.id, job)
             if entry not in self._line:
                 return False
@@ -200,13 +207,17 @@ class Worker:
 
     def drop(self, job: Job) -> None:
         """End a job that still waits."""
-        if self.claim(job):
-            job._finish("cancelled", error=Cancelled(job.label))
+
+        def end() -> None:
+            if self.claim(job):
+                job._finish("cancelled", error=Cancelled(job.label))
+
+        finish_first(end)
 
     def run_urgent(self) -> None:
         """Run what is urgent and waits, now, on this thread."""
         while True:
-            with self._more:
+            with self._lock:
                 if not self._line or self._line[0][0]:
                     return
                 job = heapq.heappop(self._line)[2]
@@ -220,7 +231,8 @@ class Worker:
         job.state, job.began = "running", time.monotonic()
         job._changed()
         try:
-            result = job.work(job)
+            with quiet():  # what is only looked at leaves no record; see Runs._begin for what does
+                result = job.work(job)
         except Cancelled as error:
             job._finish("cancelled", error=error)
         except BaseException as error:  # also SystemExit of a user's metric: the thread must go on
@@ -231,7 +243,7 @@ class Worker:
     def _loop(self) -> None:
         idle = 30.0  # seconds: a thread that nobody needs goes, and comes again with the next job
         while True:
-            with self._more:
+            with self._lock:
                 if not self._line and not self._more.wait_for(lambda: bool(self._line), idle):
                     self._thread = None
                     return

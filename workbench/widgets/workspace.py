@@ -77,7 +77,8 @@ def parse(text: str | bytes) -> dict[str, Any]:
 
 def prompts_of(text: str | bytes) -> dict[str, Any]:
     """The prompts of a workspace, by name."""
-    return {prompt["name"]: prompt_from_dict(prompt) for prompt in _shaped(lambda: parse(text)["study"]["prompts"])}
+    made = parse(text)
+    return _shaped(lambda: {prompt["name"]: prompt_from_dict(prompt) for prompt in made["study"]["prompts"]})
 
 
 def restore(session: Session, text: str | bytes) -> None:

@@ -1,6 +1,7 @@
 """The views, one file each, as the file of the same name in js/src/views/."""
 
 from workbench.widgets.views.ablation import Ablation
+from workbench.widgets.views.atlas import AtlasView
 from workbench.widgets.views.attention import Attention
 from workbench.widgets.views.effect import Effect
 from workbench.widgets.views.generation import Generation
@@ -22,6 +23,7 @@ VIEWS = (
     Steering,
     Generation,
     Graph,
+    AtlasView,
     History,
     Effect,
 )

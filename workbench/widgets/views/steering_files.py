@@ -6,6 +6,7 @@ import base64
 import binascii
 import io
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,14 +44,20 @@ def from_file(name: str, content: str, d_model: int) -> list[float]:
         raise ValueError(f"{shown} holds no vector that can be read: {visible(str(error), 300)}") from None
     if values.size != d_model:
         raise ValueError(f"{shown} holds {values.size} numbers: this model's d_model is {d_model}")
+    with np.errstate(over="ignore"):
+        values = values.astype(np.float32)
     if not np.isfinite(values).all() or not values.any():
-        raise ValueError(f"{shown}: expected finite numbers, not all of them 0")
-    return [float(f"{np.float32(value):.9g}") for value in values]
+        raise ValueError(f"{shown}: expected finite numbers of float32, not all of them 0")
+    return [float(f"{value:.9g}") for value in values]
 
 
 def _npy(content: bytes, d_model: int) -> Any:
-    array = np.load(io.BytesIO(content), allow_pickle=False)
-    return _real(array, "the array")
+    file = io.BytesIO(content)
+    headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    shape, _, dtype = headers[np.lib.format.read_magic(file)](file)
+    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > len(content):  # before room is made for it
+        raise ValueError(f"the array says it has the shape {shape}, and the file has {len(content)} bytes")
+    return _real(np.load(io.BytesIO(content), allow_pickle=False), "the array")
 
 
 def _safetensors(content: bytes, d_model: int) -> Any:

@@ -1,5 +1,6 @@
 /** All views, by name. */
 import ablation from "./ablation.js";
+import atlas from "./atlas.js";
 import attention from "./attention.js";
 import effect from "./effect.js";
 import generation from "./generation.js";
@@ -12,7 +13,7 @@ import steering from "./steering.js";
 import tokens from "./tokens.js";
 
 const ALL = [
-  tokens, logitLens, attention, routing, patching, ablation, steering, generation, graph, history, effect,
+  tokens, logitLens, attention, routing, patching, ablation, steering, generation, graph, atlas, history, effect,
 ];
 
 /** @type {Record<string, { name: string, title: string, View: Function }>} */
