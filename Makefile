@@ -6,13 +6,16 @@ PYTHON  = $(VENV)/bin/python
 PIP     = $(PYTHON) -m pip install --disable-pip-version-check -c constraints.txt
 RECIPE  = pyproject.toml constraints.txt
 
-.PHONY: help lab test check nano notebooks lessons widgets screenshots test-kernels bench clean
+.PHONY: help lab test check docs faults fuzz robust release-check licences audit nano notebooks lessons widgets screenshots test-kernels bench clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make lab     install into $(VENV) (first time: some minutes) and open JupyterLab at notebooks/00_start.ipynb"
 	@echo "make test    install what the tests need and run them all, the notebooks too, a process per core (ARGS=-n0: one)"
 	@echo "make check   style, types and layers"
+	@echo "make docs    build the documentation site into build/site and check every link"
+	@echo "make faults, fuzz, robust  kills; hostile files; interrupts: what the tests do in short, at length (an hour and more)"
+	@echo "make release-check  the wheel in fresh environments; licences, audit: the list of licences, known vulnerabilities"
 	@echo "make nano    train data/nano again (CPU, up to 45 minutes)"
 	@echo "make notebooks  run the notebooks and store them with their pictures (needs Chromium or Chrome)"
 	@echo "make lessons  measure each lesson's time and memory, and write the table in docs/teaching.md"
@@ -37,6 +40,12 @@ check: $(VENV)/installed-check
 	$(PYTHON) -m basedpyright --pythonpath $(PYTHON)
 	$(VENV)/bin/lint-imports
 
+# Strict: a link, an anchor or a page out of place fails it, and so does code of a page that does not run.
+# To read it with its search: python -m http.server -d build/site
+docs: $(VENV)/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict --quiet -f docs/mkdocs.yml
+	$(PYTHON) -m docs.generator.check build/site
+
 nano: $(VENV)/installed-lab
 	$(PYTHON) -m workbench.training --out data/nano --seed 0 $(ARGS)
 
@@ -44,6 +53,26 @@ notebooks: $(VENV)/installed-check
 	$(PYTHON) -m workbench.figures.static notebooks/*.ipynb
 	WORKBENCH_LESSONS=reveal $(PYTHON) -m workbench.figures.static notebooks/lessons/*.ipynb
 	$(PYTHON) -m workbench freeze notebooks/*.ipynb notebooks/lessons/*.ipynb
+
+# The long forms of what `make test` does in short: kills, hostile files, interrupts, fresh environments.
+faults: $(VENV)/installed-test
+	WORKBENCH_FAULTS=full $(PYTHON) -m pytest tests/faults tests/scale $(ARGS)
+
+fuzz: $(VENV)/installed-test
+	WORKBENCH_FUZZ=$(INPUTS) $(PYTHON) -m pytest -n auto --maxprocesses=4 tests/fuzz $(ARGS)
+INPUTS ?= 100000
+
+robust: $(VENV)/installed-test
+	WORKBENCH_ROBUST=full $(PYTHON) -m pytest tests/robust $(ARGS)
+
+release-check: $(VENV)/installed-test
+	$(PYTHON) -m tests.setup.release $(ARGS)
+
+licences: $(VENV)/installed-check
+	$(PYTHON) -m tests.setup.licences
+
+audit: $(VENV)/installed-test
+	$(PYTHON) -m pip install -q pip-audit && $(PYTHON) -m pip_audit --strict --no-deps --disable-pip -r constraints.txt
 
 lessons: $(VENV)/installed-test
 	$(PYTHON) -m workbench.lessons.measure $(ARGS)
@@ -80,6 +109,10 @@ $(VENV)/installed-test: $(VENV)/bin/python $(RECIPE)
 $(VENV)/installed-check: $(VENV)/bin/python $(RECIPE)
 	$(PIP) -e '.[test,dev,pictures]'
 	@touch $@ $(VENV)/installed-test $(VENV)/installed-lab
+
+$(VENV)/installed-docs: $(VENV)/bin/python $(RECIPE)
+	$(PIP) -e '.[docs]'
+	@touch $@ $(VENV)/installed-lab
 
 # The first interpreter that runs and is new enough (a name on PATH may be a shim that does not).
 # `make lab BASE_PYTHON=/path/to/python3.12` picks another.

@@ -48,7 +48,7 @@ def imported_distributions(folder: Path) -> set[str]:
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 names.add(node.module.partition(".")[0])
     known = dict(metadata.packages_distributions())
-    outside = names - sys.stdlib_module_names - {"workbench", "tests"}
+    outside = names - sys.stdlib_module_names - {"workbench", "tests", "docs"}
     known.setdefault("PIL", ["pillow"])  # known by another name, and not installed for the tests
     return {canonicalize_name(known[name][0] if name in known else name) for name in outside}
 

@@ -41,9 +41,9 @@ def test_the_code_of_the_readme_runs(code: str, tmp_path: Path, monkeypatch: pyt
     exec(compile(code, "README.md", "exec"), {})
 
 
-def test_ci_runs_the_checks_and_then_the_command_of_the_readme():
+def test_ci_runs_the_checks_then_the_command_of_the_readme_and_builds_the_site():
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-    assert re.findall(r"^make (\w+)$", script, flags=re.MULTILINE) == ["check", "test"]
+    assert re.findall(r"^make (\w+)$", script, flags=re.MULTILINE) == ["check", "test", "docs"]
     assert (ROOT / ".ci" / "run").stat().st_mode & 0o100
 
 

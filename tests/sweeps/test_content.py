@@ -84,3 +84,14 @@ def test_it_is_the_same_in_another_process():
 def test_what_has_no_content_is_refused_in_words():
     with pytest.raises(NoContent, match=r"a object has no content.*expected numbers"):
         key(object())
+
+
+def test_a_function_under_a_packages_decorator_is_told_by_what_it_decorates():
+    def one(cells):
+        return [1 for _ in cells]
+
+    def other(cells):
+        return [2 for _ in cells]
+
+    assert key(torch.no_grad()(one)) == key(torch.no_grad()(one))
+    assert len({key(one), key(torch.no_grad()(one)), key(torch.no_grad()(other))}) == 3

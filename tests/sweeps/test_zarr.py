@@ -98,15 +98,18 @@ def test_what_does_not_fit_in_memory_is_refused_with_the_way_out(monkeypatch):
         results.to_xarray()
 
 
-def test_names_that_differ_from_cell_to_cell_are_left_out_and_not_put_on_other_cells():
+def test_names_that_differ_from_cell_to_cell_are_left_out_and_not_put_on_other_cells(tmp_path):
     words = {0: ["Mia", "went"], 1: ["Tom", "slept"]}
 
     def measure(cells):
-        return [xr.DataArray([1.0, 2.0], {"token": ("pos", words[cell["i"]])}, ("pos",)) for cell in cells]
+        coords = {"pos": [0, 1], "role": ("pos", ["user", "user"])}
+        named = [coords | {"token": ("pos", words[cell["i"]])} for cell in cells]
+        return [xr.DataArray([1.0, 2.0], each, ("pos",)) for each in named]
 
     results = sweep(measure, Grid(i=[0, 1]), progress=False)
-    found = results.to_xarray()
-    assert "token" not in found.coords and "token" in found["value"].attrs["left_out"]
+    for found in (results.to_xarray(), results.to_zarr(tmp_path / "found.zarr")):
+        assert "token" not in found.coords and "token" in found["value"].attrs["left_out"]
+        assert found.role.values.tolist() == ["user", "user"] and found.pos.values.tolist() == [0, 1]
     assert [value.token.values.tolist() for _, value in results] == list(words.values())
 
 

@@ -45,8 +45,10 @@ def records(path: str | Path | None = None) -> Records:
         RecordsError: when it is read: the file is damaged, or of a later version of this package.
 
     >>> import workbench as wb
-    >>> wb.records().filter(spec="AblateExpert", since="2026-11-01")
-    >>> again = wb.records()[0].reload()
+    >>> done = wb.run(model, "Mia went to the park", [wb.AblateExpert(0, 6)])
+    >>> again = wb.records().filter(spec="AblateExpert")[0].reload()
+    >>> again.provenance["reproduced"]
+    1
     """
     if path is not None:
         return Records(Path(path).expanduser().absolute(), Remake(), read_only=True)

@@ -84,6 +84,9 @@ def rerun(
             of the base, before anything runs.
         UnknownSite: for a site that does not exist.
         NotEnoughMemory: for a run that cannot fit, before anything runs.
+
+    >>> wb.rerun(run, [wb.AblateHead(3, 2)]).interventions
+    (AblateHead(layer=3, head=2),)
     """
     model, new = base.model, _checked(base, interventions, sources, recording, unedited, columns)
     provenance = check_weights(base)

@@ -179,6 +179,12 @@ def run(
         ValueError: for a spec, a routing or tokens that the model does not have, before anything runs.
         UnknownSite: for a site that does not exist.
         NotEnoughMemory: for a run that cannot fit, before anything runs.
+
+    >>> run = wb.run(model, "Mia went to the park", [wb.AblateExpert(0, 6, "zero")])
+    >>> run["blocks.1.attn.hook_pattern"].shape
+    torch.Size([1, 8, 5, 5])
+    >>> run.array("blocks.1.attn.hook_pattern").dims
+    ('head', 'query_pos', 'key_pos')
     """
     if isinstance(interventions, Intervention):
         raise ValueError(f"interventions={interventions}: expected a list, [{interventions}]")

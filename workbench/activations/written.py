@@ -12,6 +12,7 @@ from torch import Tensor
 from workbench import provenance
 from workbench.interventions.base import KINDS, as_dict
 from workbench.model.engines import engine_name
+from workbench.model.interrupts import finish_first
 from workbench.provenance import Entry, Part, Result, Vector, facts
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ def leave_record(
             given = dict(sources or {}) | ({} if routing_from is None else {"routing_from": routing_from})
             parts = {name: _part(given[name]) for name in given if name in _needed(run) or name == "routing_from"}
             about = {} if rerun is None else {"rerun": {name: _plain(value) for name, value in rerun.items()}}
-            provenance.submit(_entry(run, clock.started, seconds, parts, sites, about))
+            entry = _entry(run, clock.started, seconds, parts, sites, about)
+            finish_first(lambda: provenance.submit(entry))  # an interrupted queue would stay locked for later runs
     except Exception as error:
         provenance.trouble(error)
 

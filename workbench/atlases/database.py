@@ -55,6 +55,7 @@ class Database:
             "parquet_metadata_cache = true",
             f"temp_directory = '{spilled}'",
             "enable_progress_bar = false",
+            "autoinstall_known_extensions = false",  # a question must not fetch anything
         ):
             self._connection.execute(f"set {setting}")
 

@@ -28,5 +28,11 @@ def read_config(directory: Path, name: str) -> tuple[Config, Table]:
         if "num_experts" in keys:
             return openai.read_config(keys, name), openai.PACKED
     except ConfigError as error:
-        raise CheckpointError(f"{keys.file}: {error}") from error
+        raise CheckpointError(f"{keys.file}: {str(error)[:1000]}") from error
+    except (ArithmeticError, ValueError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(
+            f"{keys.file}: its numbers cannot be computed with ({error}); look at rope_theta, and the rope's factors"
+        ) from error
     raise keys.error("model_type", "'gpt_oss' (Hugging Face), or the key num_experts (OpenAI)")

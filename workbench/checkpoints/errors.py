@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _SHOWN = 5
+_LONGEST = 1000  # characters of what a file says
 
 
 @dataclass(frozen=True)
@@ -20,9 +21,14 @@ class Problem:
     hint: str = ""
 
     def __str__(self) -> str:
-        subject = f" {self.subject}:" if self.subject else ""
+        subject = f" {_short(self.subject)}:" if self.subject else ""
         hint = f". {self.hint}" if self.hint else ""
-        return f"{self.file}:{subject} expected {self.expected}, found {self.found}{hint}"
+        return f"{self.file}:{subject} expected {_short(self.expected)}, found {_short(self.found)}{hint}"
+
+
+def _short(words: str) -> str:
+    words = words if len(words) <= _LONGEST else f"{words[:_LONGEST]} …"
+    return words.encode("utf-8", "backslashreplace").decode("utf-8")  # JSON can hold half of a surrogate pair
 
 
 class CheckpointError(ValueError):

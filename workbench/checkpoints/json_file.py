@@ -27,8 +27,8 @@ class JsonObject:
 
     def error(self, key: str, expected: str, hint: str = "") -> CheckpointError:
         """The error that says what this key should have been."""
-        found = repr(self.values[key]) if key in self.values else "no such key"
-        return CheckpointError(Problem(self.file, self._inside + key, expected, found[:120], hint))
+        found = _shown(self.values[key]) if key in self.values else "no such key"
+        return CheckpointError(Problem(self.file, self._inside + key, expected, found, hint))
 
     def whole(self, key: str, default: Any = REQUIRED, most: int = 2**31) -> int:
         """A whole number, not negative and not absurdly large."""
@@ -66,6 +66,13 @@ class JsonObject:
         return JsonObject(self.file, value, f"{self._inside}{key}.")
 
 
+def _shown(value: Any) -> str:
+    try:
+        return repr(value)[:120]
+    except RecursionError:  # deeper than repr goes, and not than json
+        return "lists within lists without end"
+
+
 def read_json(file: Path) -> JsonObject:
     """A file that holds one JSON object.
 
@@ -77,7 +84,7 @@ def read_json(file: Path) -> JsonObject:
     except FileNotFoundError as error:
         there = ", ".join(sorted(path.name for path in file.parent.iterdir())[:8]) or "an empty folder"
         raise CheckpointError(Problem(file.parent, "", file.name, there)) from error
-    except (ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(Problem(file, "", "JSON", f"{type(error).__name__}: {error}")) from error
     if not isinstance(values, dict):
         raise CheckpointError(Problem(file, "", "a JSON object", f"a {type(values).__name__}"))

@@ -59,6 +59,10 @@ def load(
     Raises:
         CheckpointError: naming the file, the tensor or config key, what was expected and what was found.
         ValueError: for an argument that is none of these, or a device that this machine does not have.
+
+    >>> model = wb.load("nano")
+    >>> model.config.n_layers, model.config.n_experts
+    (4, 8)
     """
     if check not in ("auto", "full"):
         raise ValueError(f"check={check!r}: expected 'auto' or 'full'")

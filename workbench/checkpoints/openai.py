@@ -80,6 +80,8 @@ def read_config(keys: JsonObject, name: str) -> Config:
         beta_fast=keys.number("rope_ntk_beta", 32.0),
         beta_slow=keys.number("rope_ntk_alpha", 1.0),
     )
+    if not original * factor <= 2**31:
+        raise keys.error("rope_scaling_factor", f"a context of at most {2**31} positions")
     limit = keys.number("swiglu_limit", 7.0)
     return Config(**sizes, n_ctx=round(original * factor), rope=rope, swiglu_limit=limit, name=name, **ids)
 

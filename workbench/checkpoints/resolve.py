@@ -54,8 +54,10 @@ def _checkpoint_folder(path: Path) -> Path:
 
 
 def _download(hub_id: str) -> Path:
-    from huggingface_hub import snapshot_download  # late: only this way of loading needs it
+    from huggingface_hub import constants, snapshot_download  # late: only this way of loading needs it
 
+    telling = constants.HF_HUB_DISABLE_TELEMETRY
+    constants.HF_HUB_DISABLE_TELEMETRY = True  # else each request says which packages are installed here
     try:
         return Path(snapshot_download(hub_id, allow_patterns=_HUB_FILES, ignore_patterns=_HUB_SKIPPED))
     except Exception as error:  # of whatever type: the hub client's own change with the http library that it uses
@@ -64,3 +66,5 @@ def _download(hub_id: str) -> Path:
             f"no checkpoint {hub_id!r}. Tried: a folder, but there is none; the Hugging Face hub, which said "
             f"{type(error).__name__}: {reason}. Check the name and the connection, or give the folder of a copy"
         ) from error
+    finally:
+        constants.HF_HUB_DISABLE_TELEMETRY = telling

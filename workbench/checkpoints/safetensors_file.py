@@ -121,7 +121,11 @@ def _read_header(path: Path) -> dict[str, TensorInfo]:
             raise CheckpointError(_no_header(path, prefix + file.read(32), size, length))
         raw = file.read(length)
     entries = _parse(path, raw)
-    entries.pop("__metadata__", None)
+    about = entries.pop("__metadata__", {})
+    if not isinstance(about, dict) or not all(isinstance(words, str) for words in about.values()):
+        raise CheckpointError(
+            Problem(path, "__metadata__", "texts by name", f"{type(about).__name__} of something else")
+        )
     tensors = {name: _tensor_info(path, name, entry, 8 + length) for name, entry in entries.items()}
     _check_layout(path, tensors, 8 + length, size)
     return tensors
@@ -136,26 +140,33 @@ def _no_header(path: Path, beginning: bytes, size: int, length: int) -> Problem:
 
 
 def _parse(path: Path, raw: bytes) -> dict[str, Any]:
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made: dict[str, Any] = {}
+        for name, value in pairs:
+            if name in made:
+                raise CheckpointError(Problem(path, f"tensor {name!r}", "one entry in the header", "two"))
+            made[name] = value
+        return made
+
     try:
-        pairs = json.loads(raw.decode("utf-8"), object_pairs_hook=list)
+        entries = json.loads(raw.decode("utf-8"), object_pairs_hook=once)
+    except CheckpointError:
+        raise
     except (ValueError, RecursionError) as error:
         raise CheckpointError(Problem(path, "header", "JSON", f"{raw[:40]!r} ({error})")) from error
-    if not isinstance(pairs, list) or not all(isinstance(pair, tuple) for pair in pairs):
+    if not isinstance(entries, dict):
         raise CheckpointError(Problem(path, "header", "a JSON object {name: tensor}", f"{raw[:40]!r}"))
-    entries: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in entries:
-            raise CheckpointError(Problem(path, f"tensor {name!r}", "one entry in the header", "two"))
-        entries[name] = value
     return entries
 
 
 def _tensor_info(path: Path, name: str, entry: Any, data_start: int) -> TensorInfo:
     try:
-        fields = dict(entry)
-        dtype, shape, (begin, end) = fields["dtype"], tuple(fields["shape"]), fields["data_offsets"]
+        dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+        whole = all(type(n) is int and 0 <= n < 2**63 for n in (*shape, begin, end))
+        known = set(entry) == {"dtype", "shape", "data_offsets"} and isinstance(entry["shape"], list)
+        # A tensor of nothing may still say that it is 2**80 wide, which torch would refuse in its own words.
         if not (
-            isinstance(dtype, str) and all(type(n) is int and n >= 0 for n in (*shape, begin, end)) and begin <= end
+            known and whole and isinstance(dtype, str) and begin <= end and math.prod(n or 1 for n in shape) < 2**60
         ):
             raise ValueError
     except (TypeError, ValueError, KeyError):

@@ -95,7 +95,7 @@ def _read_index(directory: Path) -> tuple[Path | None, dict[str, str]]:
     try:
         weight_map = json.loads(found[0].read_text(encoding="utf-8"))["weight_map"]
         sane = all(isinstance(file, str) for file in weight_map.values()) and bool(weight_map)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _no_weight_map(found[0], f"{type(error).__name__}: {error}") from error
     if not sane:
         raise _no_weight_map(found[0], f"{weight_map!r:.80}")
@@ -116,7 +116,7 @@ def _indexed_paths(index: Path, weight_map: dict[str, str], present: list[Path])
             raise CheckpointError(Problem(index, f"tensor {tensor!r}", expected, repr(name)))
         if not name.endswith(".safetensors"):
             raise CheckpointError(Problem(index, f"tensor {tensor!r}", "a *.safetensors file", repr(name)))
-        if not (index.parent / name).is_file():
+        if not _is_file(index.parent / name):
             there = ", ".join(path.name for path in present) or "no *.safetensors at all"
             hint = "Finish the download, or copy the missing file"
             raise CheckpointError(Problem(index, f"tensor {tensor!r}", f"the file {name}", there, hint))
@@ -126,6 +126,13 @@ def _indexed_paths(index: Path, weight_map: dict[str, str], present: list[Path])
         found = f"{', '.join(extra)} unlisted"
         raise CheckpointError(Problem(index, "weight_map", "every *.safetensors of the folder", found, hint))
     return [index.parent / name for name in names]
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that no file can have: too long, or with a NUL in it
+        return False
 
 
 def _nothing_to_read(directory: Path) -> CheckpointError:

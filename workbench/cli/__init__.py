@@ -18,7 +18,7 @@ COMMANDS = (lab, lessons, grade, info, synth, verify, freeze)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit status is 0 when it worked, 1 (with one message on stderr) when it did not,
-    2 for a command that cannot be understood."""
+    2 for a command that cannot be understood, 130 after Ctrl-C."""
     commands = parser()
     arguments = commands.parse_args(argv)
     if arguments.command is None:
@@ -29,6 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         print(f"workbench: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("workbench: stopped", file=sys.stderr)
+        return 130
 
 
 def parser() -> argparse.ArgumentParser:

@@ -6,8 +6,7 @@ exactly what it was, and where no feature changed, so does every bit of the stre
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -18,6 +17,7 @@ from transformer_lens.hook_points import HookPoint
 
 from workbench.dictionaries.dictionary import Dictionary
 from workbench.model import HookedGptOss
+from workbench.model.interrupts import Hooked
 
 Kind = Literal["set", "add", "scale"]
 
@@ -151,10 +151,9 @@ class Attachment:
         return _with_change(self.dictionary, x, (edited - before)[..., changed], changed)
 
 
-@contextmanager
 def attached(
     model: HookedGptOss, dictionary: Dictionary, site: str | None = None, ops: Mapping[int, Op] | None = None
-) -> Iterator[Attachment]:
+) -> Hooked[Attachment]:
     """Put a dictionary on a site for a while. Without edits, every output is bit for bit the model's own.
 
     ``with attached(model, dictionary, ops={7: ablate()}) as on: logits = model(tokens)``, then ``on.features``.
@@ -169,8 +168,7 @@ def attached(
     """
     site = check_site(model, dictionary, site)
     on = Attachment(dictionary, site, ops or {}, model)
-    with model.hooks(fwd_hooks=[(site, on)]):
-        yield on
+    return Hooked(on, model._lock, model.hooks(fwd_hooks=[(site, on)]))
 
 
 def check_site(model: HookedGptOss, dictionary: Dictionary, site: str | None) -> str:

@@ -72,7 +72,7 @@ def read_dictionary_learning(folder: Path, dtype: torch.dtype | None) -> Diction
     config = read_json(folder / CONFIG)
     trainer = config.inner("trainer")
     name = trainer.values.get("dict_class")
-    if name not in KINDS:
+    if not isinstance(name, str) or name not in KINDS:
         raise trainer.error("dict_class", f"one of {sorted(KINDS)}")
     state = read_tensors(folder / WEIGHTS)
     weights = _named(folder / WEIGHTS, state, str(name), KINDS[name])

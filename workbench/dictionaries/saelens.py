@@ -17,7 +17,7 @@ from torch import Tensor
 
 from workbench.checkpoints.errors import CheckpointError, Problem
 from workbench.checkpoints.json_file import JsonObject, read_json
-from workbench.checkpoints.safetensors_file import SafetensorsFile
+from workbench.checkpoints.safetensors_file import TORCH_DTYPES, SafetensorsFile
 from workbench.dictionaries.dictionary import BIASES, Dictionary
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
@@ -51,6 +51,8 @@ def read_saelens(folder: Path, norm_scaling_factor: float | None, dtype: torch.d
         raise config.error("normalize_activations", "'none', 'constant_norm_rescale' or 'layer_norm'")
     _refuse_reshaping(config)
     site = about.values.get("hook_name") or about.values.get("hook_point")
+    if not isinstance(site, str | None):
+        raise about.error("hook_name" if "hook_name" in about else "hook_point", "the name of a site")
     try:
         return Dictionary(
             weights,
@@ -111,7 +113,7 @@ def _kind(config: JsonObject) -> tuple[str, int | None]:
     function = config.values.get("activation_fn_str") or config.values.get("activation_fn") or "relu"
     if kind in ("standard", "topk") and function == "topk":  # before 6.0
         return "topk", config.inner("activation_fn_kwargs").whole("k")
-    if kind not in _KINDS:
+    if not isinstance(kind, str) or kind not in _KINDS:
         raise config.error("architecture", f"one of {sorted(_KINDS)}", "Others are not read here")
     if function != "relu" and not (kind == "jumprelu" and function == "jumprelu"):
         raise config.error(
@@ -125,10 +127,10 @@ def _weights(file: Path, dtype: torch.dtype | None) -> dict[str, Tensor]:
         there = ", ".join(sorted(path.name for path in file.parent.iterdir())[:8])
         raise CheckpointError(Problem(file.parent, "", file.name, there))
     held = SafetensorsFile(file)
+    for name, info in held.tensors.items():
+        if TORCH_DTYPES.get(info.dtype) not in _DTYPES:
+            raise CheckpointError(Problem(file, f"tensor {name!r}", "floating point", info.dtype))
     weights = {name: held.read(name) for name in held.tensors}
-    for name, tensor in weights.items():
-        if tensor.dtype not in _DTYPES:
-            raise CheckpointError(Problem(file, f"tensor {name!r}", "floating point", str(tensor.dtype)))
     return weights if dtype is None else {name: tensor.to(dtype) for name, tensor in weights.items()}
 
 

@@ -11,6 +11,7 @@
 | through routing or through content | mediation.py |
 | parts that do it alone | circuits.py, circuit_runs.py, faithfulness.py |
 | what experts specialise in | routing_statistics.py, routing_changes.py (routes.py), expert_contexts.py, unchosen.py |
+| what one expert does where it fires | expert_effects.py |
 | what comes next, step by step | continuations.py |
 | what the weights say | weights.py, expert_weights.py |
 | directions | steering.py, probes.py, features.py |
@@ -29,6 +30,7 @@ from workbench.experiments.direct import direct_logit_attribution
 from workbench.experiments.edges import edge_attribution, top_edges
 from workbench.experiments.effect import effect
 from workbench.experiments.expert_contexts import expert_contexts
+from workbench.experiments.expert_effects import expert_effects
 from workbench.experiments.expert_lens import expert_lens
 from workbench.experiments.expert_weights import embedding_norms, expert_similarity, router_geometry
 from workbench.experiments.faithfulness import completeness, faithfulness, faithfulness_curve, minimality
@@ -88,6 +90,7 @@ __all__ = [
     "effect",
     "embedding_norms",
     "expert_contexts",
+    "expert_effects",
     "expert_lens",
     "expert_load",
     "expert_paths",

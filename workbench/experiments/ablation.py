@@ -26,12 +26,13 @@ from workbench.experiments.rows import numpy, quantity
 from workbench.experiments.watch import Cancel, Watch
 from workbench.interventions import AblateExpert, AblateHead, Context, all_edits, check_all
 from workbench.model import HookedGptOss, Recording
+from workbench.model.interrupts import without_gradients
 from workbench.sweeps import Cell, Grid, Results
 
 Components = Literal["experts", "heads"]
 
 
-@torch.no_grad()
+@without_gradients
 def ablation_sweep(
     model: HookedGptOss,
     prompts: Sequence[Any],
@@ -74,6 +75,11 @@ def ablation_sweep(
 
     Raises:
         ValueError: for prompts, a metric or components that do not fit, before anything runs.
+
+    >>> some = [wb.AblateExpert(0, 6, "zero"), wb.AblateHead(3, 1)]
+    >>> sweep = experiments.ablation_sweep(model, [pair], components=some, progress=False)
+    >>> sweep.mean_effect.values < -1
+    array([ True, False])
     """
     chosen, always = _components(model, components, policies), tuple(given)
     there = {} if sources is None else sources
@@ -92,7 +98,7 @@ def ablation_sweep(
     return _dataset(model, chosen, said, clean.measured, results, controls, seed)
 
 
-@torch.no_grad()
+@without_gradients
 def greedy_knock_out(
     model: HookedGptOss,
     prompts: Sequence[Any],

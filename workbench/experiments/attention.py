@@ -20,6 +20,9 @@ def attention(run: Run, layer: int, head: int, row: int = 0) -> xr.Dataset:
     Raises:
         ValueError: for a layer, head or row that is not there.
         KeyError: if the run did not keep the pattern or the sink.
+
+    >>> experiments.attention(run, layer=1, head=5).pattern.dims
+    ('query_pos', 'key_pos')
     """
     config = run.model.config
     check_index("layer", layer, config.n_layers)

@@ -23,6 +23,7 @@ from workbench.experiments.nodes import (
 )
 from workbench.experiments.readers import normed, slots_gate_up
 from workbench.model import Config, HookedGptOss
+from workbench.model.interrupts import without_gradients
 
 Ablation = Literal["corrupt", "mean", "zero"]
 Hook = tuple[str, Callable[[Tensor, Any], Tensor | None]]
@@ -30,7 +31,7 @@ WRITERS = ("embed", "head", "expert")
 DEFAULT_KINDS = ("head", "expert")
 
 
-@torch.no_grad()
+@without_gradients
 def run_circuit(
     model: HookedGptOss,
     circuit: Circuit,
@@ -88,7 +89,7 @@ class Setting:
     z: dict[int, Tensor]
 
     @classmethod
-    @torch.no_grad()
+    @without_gradients
     def of(
         cls, model: HookedGptOss, clean: Tensor, corrupt: Tensor, ablation: str, kinds: Sequence[str] = DEFAULT_KINDS
     ) -> Setting:
@@ -108,6 +109,7 @@ class Setting:
         z = {layer: _reduced(cache[f"blocks.{layer}.attn.hook_z"], ablation) for layer in layers}
         return cls(model, clean, tuple(kinds), reference, z)
 
+    @without_gradients
     def logits(self, circuit: Circuit, without: bool = False) -> Float[Tensor, "batch d_vocab"]:
         """At the last position, with the circuit alone, or with all but it.
 
@@ -116,7 +118,7 @@ class Setting:
         """
         circuit.check(self.model.config, self.clean.shape[1])
         hooks = self._edges(circuit, without) if circuit.of == "edges" else self._nodes(circuit, without)
-        with torch.no_grad(), self.model.hooks(fwd_hooks=[*hooks]):
+        with self.model.hooks(fwd_hooks=[*hooks]):
             return self.model(self.clean, logits_at="last")[:, -1]
 
     def _edges(self, circuit: Circuit, without: bool) -> list[Hook]:

@@ -35,6 +35,11 @@ class Circuit:
 
     Raises:
         ValueError: for a part that names no node or edge, or an edge that cannot be.
+
+    >>> Circuit(("L1H7", "L0H1")).parts
+    ('L0H1', 'L1H7')
+    >>> "L1H7" in Circuit(("L1H7",)) | Circuit(("L0H1",))
+    True
     """
 
     parts: tuple[Any, ...] = ()
@@ -173,6 +178,10 @@ def compare_circuits(first: Circuit, second: Circuit) -> xr.Dataset:
 
     Raises:
         ValueError: for one of nodes and one of edges.
+
+    >>> first, second = Circuit(("L0H1", "L1H7")), Circuit(("L1H7",))
+    >>> float(experiments.compare_circuits(first, second).jaccard)
+    0.5
     """
     parts = (first | second).parts
     shared = len(first & second)
@@ -199,6 +208,9 @@ def auroc(scores: Mapping[str, float] | Sequence[float] | np.ndarray, truth: Ite
 
     Raises:
         ValueError: without a true and a false one, for a true name that has no score, for lengths that differ, or NaN.
+
+    >>> experiments.auroc({"L0H1": 3.0, "L1H7": 2.0, "L0E2": 1.0}, truth=["L0H1", "L0E2"])
+    0.5
     """
     if isinstance(scores, Mapping):
         names = set(map(str, truth))

@@ -31,6 +31,10 @@ def compare(before: Run, *after: Run, top_k: int = 5, row: int = 0) -> xr.Datase
 
     Raises:
         ValueError: if a run has other tokens, or two have one name; nothing to compare with; a row that is not there.
+
+    >>> without = wb.run(model, pair.clean, [wb.AblateExpert(0, 6, "zero")], name="without")
+    >>> experiments.compare(run, without).run.values.tolist()
+    ['before', 'without']
     """
     runs = (before, *after)
     names = _names(runs)

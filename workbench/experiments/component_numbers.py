@@ -21,6 +21,7 @@ from workbench.experiments.metrics import Token
 from workbench.experiments.nodes import expert_writes
 from workbench.experiments.rows import provenance, quantity, real_columns
 from workbench.model import Config
+from workbench.model.interrupts import without_gradients
 
 Component = Literal["head", "expert", "layer", "sink"]
 
@@ -38,7 +39,7 @@ def component_shape(kind: str, config: Config) -> tuple[int, int]:
     return config.n_layers, {"head": config.n_heads, "expert": config.n_experts, "sink": config.n_heads}.get(kind, 1)
 
 
-@torch.no_grad()
+@without_gradients
 def component_numbers(
     run: Run,
     kind: str,

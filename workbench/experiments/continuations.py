@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float
 
 from workbench.model import HookedGptOss
+from workbench.model.interrupts import without_gradients
 
 
 class NextToken:
@@ -29,7 +29,7 @@ class NextToken:
         self._cache: Any = None
         self._last: np.ndarray | None = None
 
-    @torch.no_grad()
+    @without_gradients
     def after(
         self, tokens: Sequence[int], specs: Sequence[Any] = (), sources: Mapping[str, Any] | None = None
     ) -> Float[np.ndarray, " d_vocab"]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
@@ -17,9 +16,10 @@ from workbench.experiments.nodes import expert_writes, head_writes
 from workbench.experiments.readers import normed, slots_out
 from workbench.experiments.rows import numpy, provenance, quantity, real_columns
 from workbench.model import HookedGptOss
+from workbench.model.interrupts import without_gradients
 
 
-@torch.no_grad()
+@without_gradients
 def direct_logit_attribution(
     run: Run, answers: tuple[Token, Token] | Token, row: int = 0, position: int = -1
 ) -> xr.Dataset:
@@ -44,6 +44,10 @@ def direct_logit_attribution(
     Raises:
         ValueError: for a row, position or token that is not there.
         KeyError: for a site that the run did not keep.
+
+    >>> shares = experiments.direct_logit_attribution(run, (pair.right, pair.wrong))
+    >>> shares["head"].size, shares["expert"].size
+    (8, 8)
     """
     column = _column(run, row, position)
     reader = _Reader.of(run, answers, row, column)

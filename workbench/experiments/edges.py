@@ -66,6 +66,10 @@ def edge_attribution(
 
     Raises:
         ValueError: for texts of unequal length, an edited run, or a method, row, position or metric that does not fit.
+
+    >>> edges = experiments.edge_attribution(model, pair.clean, pair.corrupt, (pair.right, pair.wrong))
+    >>> edges.score.dims
+    ('upstream', 'downstream')
     """
     if method not in get_args(Method):
         raise ValueError(f"method={method!r}: expected one of {get_args(Method)}")

@@ -26,6 +26,10 @@ def effect(runs: Mapping[str, Run], interventions: Sequence[Any]) -> xr.Dataset:
 
     Raises:
         ValueError: without a run or an intervention, or for a run that was edited itself.
+
+    >>> cost = experiments.effect({"names": run}, [wb.AblateHead(0, 5)])
+    >>> sorted(cost.data_vars)
+    ['flipped', 'kl', 'routes_flipped']
     """
     if not runs or not interventions:
         raise ValueError(f"{len(runs)} runs and {len(interventions)} interventions were given: expected some of both")

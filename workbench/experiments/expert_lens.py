@@ -15,11 +15,12 @@ from workbench.experiments.metrics import Token, token_id
 from workbench.experiments.rows import check_index, numpy, provenance, quantity, real_columns, row_coords
 from workbench.experiments.texts import read_out, token_texts
 from workbench.model import HookedGptOss
+from workbench.model.interrupts import without_gradients
 
 PER_SLOT = ("pos", "layer", "slot")
 
 
-@torch.no_grad()
+@without_gradients
 def expert_lens(
     run: Run, row: int = 0, layers: Sequence[int] | None = None, target: Token | None = None, top_k: int = 5
 ) -> xr.Dataset:
@@ -42,6 +43,9 @@ def expert_lens(
     Raises:
         ValueError: for a row, layer, target or top_k that is not there.
         KeyError: if the run did not keep a site; the message says how to.
+
+    >>> experiments.expert_lens(run).sizes["slot"]
+    2
     """
     model, columns, config = run.model, real_columns(run, row), run.model.config
     chosen_layers = list(range(config.n_layers) if layers is None else layers)

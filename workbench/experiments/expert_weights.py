@@ -15,13 +15,14 @@ from tqdm.auto import tqdm
 from workbench.experiments.rows import check_index, quantity
 from workbench.experiments.texts import about, token_texts
 from workbench.model import HookedGptOss
+from workbench.model.interrupts import without_gradients
 from workbench.model.mxfp4 import PackedWeight
 
 KINDS = ("down", "gate_up", "writes", "reads")
 _BYTES = 256 * 2**20  # that the accumulated Gram matrices may take
 
 
-@torch.no_grad()
+@without_gradients
 def expert_similarity(
     model: HookedGptOss,
     layers: Sequence[int] | None = None,
@@ -103,7 +104,7 @@ def _grams(weight: Any, transposed: bool) -> Iterator[Float[Tensor, "expert colu
         yield torch.stack(grams)
 
 
-@torch.no_grad()
+@without_gradients
 def router_geometry(model: HookedGptOss, top_k: int = 8) -> xr.Dataset:
     """What each router row looks for: how alike the rows are, and which tokens' embeddings excite each the most.
 
@@ -148,7 +149,7 @@ def _normalised(embeddings: Float[Tensor, "row d_model"], model: HookedGptOss) -
     return wide / (wide.square().mean(-1, keepdim=True) + model.config.rms_eps).sqrt()
 
 
-@torch.no_grad()
+@without_gradients
 def embedding_norms(model: HookedGptOss) -> xr.Dataset:
     """The length of every token's embedding and unembedding, and which tokens look as if they were never trained.
 

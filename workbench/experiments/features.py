@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
-import torch
 import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
@@ -17,11 +16,12 @@ from workbench.dictionaries.attach import check_site
 from workbench.experiments.rows import numpy, provenance, quantity, real_columns, row_coords
 from workbench.model import HookedGptOss
 from workbench.model.fingerprint import fingerprint
+from workbench.model.interrupts import without_gradients
 
 _CHUNK = 512  # rows of features × vocabulary, or of positions × features, at once
 
 
-@torch.no_grad()
+@without_gradients
 def feature_activations(
     run: Run,
     dictionary: Dictionary,
@@ -70,7 +70,7 @@ def _chosen(
     return dictionary.check_features(features)
 
 
-@torch.no_grad()
+@without_gradients
 def top_tokens(
     runs: Sequence[Run],
     dictionary: Dictionary,
@@ -153,7 +153,7 @@ def _texts_at(runs: Sequence[Run], at: np.ndarray, context: int) -> dict[str, np
     }
 
 
-@torch.no_grad()
+@without_gradients
 def feature_logit_effect(
     model: HookedGptOss, dictionary: Dictionary, features: Sequence[int], top_k: int = 10
 ) -> xr.Dataset:

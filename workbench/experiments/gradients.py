@@ -24,6 +24,7 @@ from workbench.experiments.metrics import Measure, Metric
 from workbench.experiments.nodes import node_writes, write_sites
 from workbench.experiments.rows import numpy, quantity
 from workbench.model import HookedGptOss
+from workbench.model.interrupts import gradient_mode_kept, without_gradients
 
 STREAM = ("resid_pre", "attn_out", "mlp_out")
 GRADIENT_KINDS = (*STREAM, "head", "expert")
@@ -64,6 +65,10 @@ def attribution_patching(
 
     Raises:
         ValueError: for texts of unequal length, an edited run, or a kind, row, position or metric that does not fit.
+
+    >>> guess = experiments.attribution_patching(model, pair.clean, pair.corrupt, (pair.right, pair.wrong))
+    >>> guess.head_effect.dims
+    ('layer', 'head', 'pos')
     """
     kinds = _checked_kinds(kinds)
     pair = contrast(model, clean, corrupt, metric, _sites(model, kinds), row, logits_at)
@@ -138,6 +143,7 @@ def integrated_gradients(
     return xr.Dataset(variables, _coords(pair, kinds) | {"path": sites}, attrs)
 
 
+@gradient_mode_kept
 def gradients_at(
     model: HookedGptOss, tokens: Tensor, sites: Sequence[str], measure: Measure, hooks: Sequence[tuple] = ()
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -190,6 +196,7 @@ class _Way:
         self.before = routes(pair.corrupt)
         self.flipped: Bool[Tensor, "layer pos"] = torch.zeros_like(self.before[..., 0], dtype=torch.bool)
 
+    @gradient_mode_kept
     def mean_gradient(self, steps: int) -> Float[Tensor, "pos d_model"]:
         middles = (torch.arange(steps, dtype=torch.float64) + 0.5) / steps
         total = torch.zeros_like(at_least_float32(self.start[0]))
@@ -200,7 +207,7 @@ class _Way:
             total += at_least_float32(found[self.site]).sum(0)
         return total / steps
 
-    @torch.no_grad()
+    @without_gradients
     def joint_effect(self) -> float:
         """Of the whole way, exactly."""
         return float(self.pair.measure(self._logits(self._at(torch.ones(1)))[:, -1])[0]) - self.pair.ends[1]

@@ -65,6 +65,11 @@ def attribution_graph(
 
     Raises:
         ValueError: for an edited run, or a row, position, token or number that is not there.
+
+    >>> answers = (pair.right, pair.wrong)
+    >>> graph = experiments.attribution_graph(model, pair.clean, answers, n_nodes=20, confirm=0)
+    >>> graph.adjacency.dims
+    ('target', 'source')
     """
     for name, value, least in (("n_nodes", n_nodes, 1), ("confirm", confirm, 0)):
         if value < least:

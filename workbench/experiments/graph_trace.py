@@ -21,6 +21,7 @@ from workbench.experiments.nodes import Node
 from workbench.experiments.rows import provenance, real_columns, token_coords
 from workbench.experiments.texts import read_out, token_texts
 from workbench.model import HookedGptOss
+from workbench.model.interrupts import without_gradients
 from workbench.model.memory import readable
 
 
@@ -34,7 +35,7 @@ class Trace:
         MemoryError: for a text that cannot fit, before anything runs.
     """
 
-    @torch.no_grad()
+    @without_gradients
     def __init__(
         self,
         model: HookedGptOss,
@@ -72,7 +73,7 @@ class Trace:
             self._frozen = Frozen(done, unembedded[0] - unembedded[1] if len(self._ids) == 2 else unembedded[0])
         return self._frozen
 
-    @torch.no_grad()
+    @without_gradients
     def prune(self, n_nodes: int) -> None:
         """Keep another number of nodes, those of largest influence."""
         self.kept = Kept(self.frozen, self._influence, self._shares, n_nodes, self._columns)
@@ -82,7 +83,7 @@ class Trace:
         """Let go of what is large. Asked for more later, the run is made again."""
         self._frozen = self._checks = None
 
-    @torch.no_grad()
+    @without_gradients
     def confirm(self, edges: int | Sequence[tuple[str, str]], on_step: Step | None = None) -> None:
         """Take edges away, one at a time, in the held model and in the live one; those taken away before are known.
 
@@ -124,7 +125,7 @@ class Trace:
         attrs = self._attrs | {"logits_at": self._columns[-1], "n_nodes": len(self.kept.nodes)}
         return xr.Dataset(variables, coords | self.kept.coords(), attrs)
 
-    @torch.no_grad()
+    @without_gradients
     def promoted(self, source: str, n: int = 5) -> xr.Dataset:
         """What a kept node says by itself: the tokens whose logits its write raises and lowers most at its position.
 

@@ -30,6 +30,10 @@ def head_scores(model: HookedGptOss, length: int = 32, n_rows: int = 4, seed: in
 
     Raises:
         ValueError: for a length below 2, or no rows.
+
+    >>> scores = experiments.head_scores(model).score
+    >>> dict(scores.sizes)
+    {'kind': 3, 'layer': 4, 'head': 8}
     """
     if length < 2 or n_rows < 1:
         raise ValueError(f"length={length}, n_rows={n_rows}: expected at least 2 tokens and 1 row")
@@ -102,6 +106,9 @@ def head_matches(run: Run, row: int = 0, layers: Sequence[int] | None = None) ->
     Raises:
         ValueError: for a row or a layer that is not there.
         KeyError: if the run did not keep the patterns and the sinks.
+
+    >>> experiments.head_matches(run)["kind"].values.tolist()
+    ['previous_token', 'duplicate_token', 'induction']
     """
     columns, config = real_columns(run, row), run.model.config
     places = torch.stack(list(_places(run.tokens[row, columns])))

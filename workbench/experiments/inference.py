@@ -59,6 +59,10 @@ def bootstrap(
 
     Raises:
         ValueError: for fewer than two prompts, or an option that is not there.
+
+    >>> interval = experiments.bootstrap(np.array([0.9, 1.1, 1.0, 1.2, 0.8, 1.0]), n=999)
+    >>> bool(interval.low < 1.0 < interval.high)
+    True
     """
     array, table = _table(values, dim)
     _check(level, method, n)
@@ -117,6 +121,9 @@ def adjusted(p: xr.DataArray | np.ndarray, method: Literal["holm", "benjamini_ho
 
     Raises:
         ValueError: for another method, or a p outside 0 to 1.
+
+    >>> experiments.adjusted(np.array([0.01, 0.02, 0.5])).values.round(3).tolist()
+    [0.03, 0.04, 0.5]
     """
     array = p if isinstance(p, xr.DataArray) else xr.DataArray(p)
     flat = np.asarray(array, dtype=float).reshape(-1)

@@ -19,10 +19,11 @@ from workbench.experiments.patching import Component, component_sites
 from workbench.experiments.rows import numpy, provenance, quantity
 from workbench.experiments.watch import Cancel, Watch
 from workbench.model import HookedGptOss
+from workbench.model.interrupts import without_gradients
 from workbench.sweeps import Cell, Grid
 
 
-@torch.no_grad()
+@without_gradients
 def joint_patching(
     model: HookedGptOss,
     clean: Run | Any,

@@ -14,6 +14,7 @@ from torch import Tensor
 from workbench.activations import Run
 from workbench.experiments.logit_lens import EMBEDDING, lens_logits, single_target, texts_of
 from workbench.experiments.rows import numpy, provenance, quantity, real_columns, row_coords
+from workbench.model.interrupts import without_gradients
 
 _MIDDLE = 4_000_000  # pairs of tokens that may be compared to align what stands between a common beginning and end
 
@@ -39,6 +40,10 @@ def lens_difference(run: Run, other: Run, target: int | str | None = None, row: 
     Raises:
         ValueError: for runs of models that cannot be compared, or a row or target that is not there.
         KeyError: if a run did not keep a residual stream.
+
+    >>> other = wb.run(model, pair.corrupt)
+    >>> sorted(experiments.lens_difference(run, other, target=pair.right).data_vars)[:3]
+    ['entropy_change', 'kl', 'other_id']
     """
     _check_alike(run, other)
     columns, others = real_columns(run, row), real_columns(other, row)
@@ -95,7 +100,7 @@ def partners(tokens: Sequence[int], other: Sequence[int]) -> Int[np.ndarray, " p
     return made
 
 
-@torch.no_grad()
+@without_gradients
 def numbers_apart(
     logits: Float[Tensor, "pos d_vocab"], other: Float[Tensor, "pos d_vocab"], targets: Int[Tensor, " pos"]
 ) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from workbench.activations import Run
 from workbench.experiments.rows import numpy, provenance, quantity, real_columns, row_coords
 from workbench.model import HookedGptOss
+from workbench.model.interrupts import without_gradients
 
 EMBEDDING = -1  # the layer coordinate of the stream before any layer
 # The stream after a layer (EMBEDDING: before any) → what the final norm should read in its place, [pos d_model].
@@ -45,6 +46,10 @@ def logit_lens(
     Raises:
         ValueError: for a row, target or top_k that is not there.
         KeyError: if the run did not keep a residual stream; the message says how to.
+
+    >>> lens = experiments.logit_lens(run, target=pair.right)
+    >>> lens.target_rank.sel(pos=13).values.tolist()
+    [23, 17, 1, 1, 1]
     """
     model, columns = run.model, real_columns(run, row)
     if not 1 <= top_k <= model.config.d_vocab:
@@ -87,7 +92,7 @@ def single_target(
     return torch.full(final.shape[:1], token, device=final.device)
 
 
-@torch.no_grad()
+@without_gradients
 def lens_logits(
     run: Run, row: int, columns: Int[Tensor, " pos"], layer: int, translators: Translators | None = None
 ) -> Float[Tensor, "pos d_vocab"]:
@@ -108,7 +113,7 @@ def lens_logits(
     return torch.cat(parts).to(run.logits.device)
 
 
-@torch.no_grad()
+@without_gradients
 def lens_numbers(
     logits: Float[Tensor, "pos d_vocab"],
     final: Float[Tensor, "pos d_vocab"],

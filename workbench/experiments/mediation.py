@@ -21,6 +21,7 @@ from workbench.experiments.rows import numpy, provenance, quantity
 from workbench.interventions import Context, FreezeRouting, all_edits, check_all
 from workbench.interventions.patches import FrozenRouting
 from workbench.model import HookedGptOss
+from workbench.model.interrupts import without_gradients
 
 PARTS = ("routing", "content", "interaction")
 _ROUTING = ("hook_router_in", "hook_router_logits", "hook_expert_indices", "hook_expert_weights")
@@ -29,7 +30,7 @@ _MOST = 4096  # tokens in one pass
 _UNITS = "units of the metric"
 
 
-@torch.no_grad()
+@without_gradients
 def mediation(
     model: HookedGptOss,
     tokens: Any,
@@ -74,6 +75,11 @@ def mediation(
 
     Raises:
         ValueError: for no interventions, or specs, sources or a metric that do not fit.
+
+    >>> edit = [wb.AblateHead(0, 5)]
+    >>> parts = experiments.mediation(model, pair.clean, edit, (pair.right, pair.wrong), progress=False)
+    >>> bool(abs(parts.total - parts.routing - parts.content - parts.interaction).max() < 1e-4)
+    True
     """
     if not interventions:
         raise ValueError("no interventions were given: expected at least one, whose effect is split")

@@ -74,7 +74,13 @@ Metric = Measure | LogitDifference | Probability | tuple[Token | Sequence[Token]
 
 
 def logit_difference(right: Token | Sequence[Token], wrong: Token | Sequence[Token]) -> LogitDifference:
-    """logit(right) − logit(wrong), of two tokens (text or ids), or of one pair a row."""
+    """logit(right) − logit(wrong), of two tokens (text or ids), or of one pair a row.
+
+    >>> metric = experiments.logit_difference(" Ben", " Anna")
+    >>> swept = experiments.ablation_sweep(model, [pair.clean], metric, [wb.AblateHead(3, 1)], progress=False)
+    >>> swept.attrs["metric"]
+    "logit of ' Ben' − logit of ' Anna'"
+    """
     return LogitDifference((_frozen(right), _frozen(wrong)))
 
 

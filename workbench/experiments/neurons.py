@@ -16,6 +16,7 @@ from workbench.experiments.metrics import Token, token_id
 from workbench.experiments.rows import check_index, quantity
 from workbench.experiments.texts import about, activations, read_out, rows_of, token_texts
 from workbench.model import HookedGptOss
+from workbench.model.interrupts import without_gradients
 
 BEFORE, AFTER = 8, 3  # tokens shown around a neuron's strongest ones
 
@@ -31,7 +32,7 @@ class _Fired:
     pos: np.ndarray
 
 
-@torch.no_grad()
+@without_gradients
 def neurons(
     model: HookedGptOss,
     texts: Sequence[Any],

@@ -44,6 +44,9 @@ class Node:
 
     Raises:
         ValueError: for a kind that is none of these, or a layer or index where the kind has none.
+
+    >>> str(Node("head", 1, 7, pos=12)), Node.parse("L2E5").kind
+    ('L1H7@12', 'expert')
     """
 
     kind: Kind
@@ -109,6 +112,9 @@ class Receiver:
 
     Raises:
         ValueError: for a part that is none of these, or a layer or index where the part has none.
+
+    >>> str(Receiver("q", 1, 7)), Receiver.parse("logits").part
+    ('L1H7.q', 'logits')
     """
 
     part: Part

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
-import torch
 import xarray as xr
 
 from workbench.activations import Run
@@ -15,12 +14,13 @@ from workbench.experiments.metrics import Metric
 from workbench.experiments.patch_setting import Direction, Setting, checked_list, chosen_layers, set_up
 from workbench.experiments.watch import Cancel, Watch
 from workbench.model import HookedGptOss
+from workbench.model.interrupts import without_gradients
 from workbench.sweeps import Cell
 
 Component = Literal["head", "expert"]
 
 
-@torch.no_grad()
+@without_gradients
 def patching_grid(
     model: HookedGptOss,
     clean: Run | Any,
@@ -70,6 +70,11 @@ def patching_grid(
         ValueError: for runs of unequal length or of another model, an edited corrupted run, or a site, layer, position,
             row or metric that does not fit.
         KeyError: if a clean run did not keep a site.
+
+    >>> answers = (pair.right, pair.wrong)
+    >>> grid = experiments.patching_grid(model, pair.clean, pair.corrupt, answers, progress=False)
+    >>> grid.recovered.sel(site="resid_pre", layer=0).argmax("pos").item()  # where the name was changed
+    9
     """
     layers, sites = chosen_layers(model, layers), _chosen_sites(sites)
     names = {(site, layer): f"blocks.{layer}.hook_{site}" for site in sites for layer in layers}
@@ -83,7 +88,7 @@ def patching_grid(
     return setting.dataset("patching_grid", table, axes)
 
 
-@torch.no_grad()
+@without_gradients
 def component_patching(
     model: HookedGptOss,
     clean: Run | Any,
@@ -116,6 +121,11 @@ def component_patching(
 
     Raises:
         ValueError, KeyError: as :func:`patching_grid`.
+
+    >>> answers = (pair.right, pair.wrong)
+    >>> done = experiments.component_patching(model, pair.clean, pair.corrupt, answers, progress=False)
+    >>> dict(done.recovered.sizes)
+    {'layer': 4, 'head': 8, 'pos': 14}
     """
     if component not in get_args(Component):
         raise ValueError(f"component={component!r}: expected one of {get_args(Component)}")

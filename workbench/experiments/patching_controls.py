@@ -20,13 +20,14 @@ from workbench.experiments.patching import component_cells, component_sites
 from workbench.experiments.rows import numpy, provenance, quantity
 from workbench.experiments.watch import Cancel
 from workbench.model import HookedGptOss
+from workbench.model.interrupts import without_gradients
 
 SHARE = 0.95  # of the controls are at most the floor
 PARTS = (*SITES, "head", "expert")
 Item = TypeVar("Item")
 
 
-@torch.no_grad()
+@without_gradients
 def patching_controls(
     model: HookedGptOss,
     clean: Run | Any,

@@ -20,6 +20,7 @@ from workbench.experiments.nodes import Node, Receiver, as_node, as_receiver, no
 from workbench.experiments.readers import normed, slots_gate_up
 from workbench.experiments.rows import quantity
 from workbench.model import HookedGptOss
+from workbench.model.interrupts import without_gradients
 
 _MOST = 4096  # tokens in one pass
 _Named = TypeVar("_Named", Node, Receiver)
@@ -28,7 +29,7 @@ Receivers = Sequence[Receiver | str | Sequence[Receiver | str]]
 Hook = tuple[str, Callable[[Tensor, Any], Tensor | None]]
 
 
-@torch.no_grad()
+@without_gradients
 def path_patching(
     model: HookedGptOss,
     clean: Any,

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from workbench.model import Config
+from workbench.model.interrupts import gradient_mode_kept
 from workbench.model.moe import Dispatch, Experts, clamped_swiglu
 from workbench.model.norm import RMSNorm
 from workbench.model.packed import PackedExperts
@@ -61,6 +62,7 @@ def slots_out(
     return dispatch.to_slots(experts.down(act, dispatch.counts))
 
 
+@gradient_mode_kept
 def pulled_back(function: Callable[[Tensor], Tensor], x: Tensor, gradient: Tensor) -> Tensor:
     """The gradient at x, from that at function(x)."""
     with torch.enable_grad():

@@ -22,6 +22,9 @@ def routing(run: Run, row: int = 0) -> xr.Dataset:
     Raises:
         ValueError: for a row that is not there.
         KeyError: if the run did not keep the routing; the message says how to.
+
+    >>> dict(experiments.routing(run).chosen.sizes)
+    {'pos': 14, 'layer': 4, 'slot': 2}
     """
     columns, config = real_columns(run, row), run.model.config
     experts, weights = (_by_layer(run, kind)[:, row, columns] for kind in ("indices", "weights"))
@@ -46,6 +49,9 @@ def expert_load(run: Run) -> xr.Dataset:
         load (layer, expert), the share of tokens that go to the expert: an even spread is experts_per_token /
         n_experts, in the attribute ``even_load``, and a layer's loads sum to experts_per_token. weight_share (layer,
         expert), the mean routing weight that it gets: a layer's shares sum to 1.
+
+    >>> experiments.expert_load(run)["load"].sum("expert").round(3).values.tolist()  # a token goes to 2
+    [2.0, 2.0, 2.0, 2.0]
     """
     config = run.model.config
     real = torch.ones_like(run.tokens, dtype=torch.bool) if run.attention_mask is None else run.attention_mask

@@ -21,6 +21,7 @@ from workbench.experiments.metrics import as_metric
 from workbench.experiments.rows import quantity
 from workbench.experiments.texts import about, activations, rows_of
 from workbench.model import HookedGptOss
+from workbench.model.interrupts import without_gradients
 from workbench.model.sites import RESID
 
 At = Literal["last", "mean"]
@@ -154,7 +155,7 @@ def _read(
     return np.stack([(v[-1] if at == "last" else v.mean(0)).cpu().numpy() for v in values])
 
 
-@torch.no_grad()
+@without_gradients
 def steer(
     model: HookedGptOss,
     texts: Any,

@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from workbench.activations import provenance_of
 from workbench.model import HookedGptOss
+from workbench.model.interrupts import without_gradients
 
 
 def rows_of(model: HookedGptOss, texts: Sequence[Any]) -> list[Int[Tensor, " _"]]:
@@ -30,16 +31,21 @@ def rows_of(model: HookedGptOss, texts: Sequence[Any]) -> list[Int[Tensor, " _"]
     return [row[0] for row in made]
 
 
-@torch.no_grad()
+@torch.no_grad()  # torch's own knows generators
 def activations(
     model: HookedGptOss, rows: Sequence[Int[Tensor, " _"]], sites: Sequence[str], progress: bool = True
 ) -> Iterator[dict[str, Tensor]]:
     """For each row, the sites' values without the batch axis. Nothing is unembedded, and nothing outlives the row."""
     for row in tqdm(rows, desc="texts", unit="text", disable=not progress):
-        cache, keep, _ = model.get_caching_hooks(list(sites))
-        with model.hooks(fwd_hooks=keep):
-            model(row[None], return_type=None if not any(site.startswith("ln_final") for site in sites) else "logits")
-        yield {site: cache[site][0] for site in sites}
+        yield _of_row(model, row, sites)
+
+
+@without_gradients
+def _of_row(model: HookedGptOss, row: Int[Tensor, " _"], sites: Sequence[str]) -> dict[str, Tensor]:
+    cache, keep, _ = model.get_caching_hooks(list(sites))
+    with model.hooks(fwd_hooks=keep):
+        model(row[None], return_type=None if not any(site.startswith("ln_final") for site in sites) else "logits")
+    return {site: cache[site][0] for site in sites}
 
 
 def about(model: HookedGptOss, experiment: str, **more: Any) -> dict[str, Any]:
@@ -54,7 +60,7 @@ def token_texts(model: HookedGptOss, ids: np.ndarray) -> np.ndarray:
     return np.array(texts, dtype=str).reshape(ids.shape)
 
 
-@torch.no_grad()
+@without_gradients
 def read_out(model: HookedGptOss, vectors: Float[Tensor, "row d_model"], top_k: int) -> tuple[np.ndarray, np.ndarray]:
     """The ``top_k`` tokens that directions raise the most, [row rank] ids and what they add to their logits.
 

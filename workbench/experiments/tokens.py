@@ -13,6 +13,7 @@ from torch import Tensor
 from workbench.activations import Run
 from workbench.experiments.rows import numpy, provenance, quantity, real_columns, row_coords, token_coords
 from workbench.model import HookedGptOss
+from workbench.model.interrupts import without_gradients
 
 
 def tokens(source: Run | HookedGptOss, input: Any = None, row: int = 0) -> xr.Dataset:
@@ -24,6 +25,9 @@ def tokens(source: Run | HookedGptOss, input: Any = None, row: int = 0) -> xr.Da
 
     Raises:
         ValueError: for a row that is not there, or an input given together with a run.
+
+    >>> experiments.tokens(run).token.values[:3].tolist()
+    ['When', ' Ben', ' and']
     """
     if isinstance(source, Run):
         if input is not None:
@@ -38,7 +42,7 @@ def tokens(source: Run | HookedGptOss, input: Any = None, row: int = 0) -> xr.Da
     return xr.Dataset(coords=coords, attrs={"experiment": "tokens", "model": source.config.name, "row": row})
 
 
-@torch.no_grad()
+@without_gradients
 def _surprise(run: Run, row: int) -> Float[Tensor, " pos"]:
     columns = real_columns(run, row)
     ids = run.tokens[row, columns]

@@ -21,6 +21,7 @@ from workbench.activations import Run
 from workbench.experiments.logit_lens import EMBEDDING, logit_lens
 from workbench.experiments.texts import about, rows_of
 from workbench.model import HookedGptOss
+from workbench.model.interrupts import gradient_mode_kept, without_gradients
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +74,7 @@ class TunedLens:
         return cls(change, bias, tuple(json.loads(meta["losses"])), json.loads(meta["provenance"]))
 
 
+@gradient_mode_kept
 def train_tuned_lens(
     model: HookedGptOss,
     texts: Sequence[Any],
@@ -116,7 +118,7 @@ def train_tuned_lens(
     return TunedLens(change.detach().cpu(), bias.detach().cpu(), tuple(losses), provenance)
 
 
-@torch.no_grad()
+@without_gradients
 def _streams(model: HookedGptOss, texts: Sequence[Any]) -> Float[Tensor, "stage token d_model"]:
     """The stream before each layer and after the last, of all tokens of all texts, in float32."""
     n = model.config.n_layers

@@ -20,9 +20,10 @@ from workbench.experiments.readers import normed, slots_out
 from workbench.experiments.rows import check_index, numpy, provenance, quantity
 from workbench.experiments.texts import read_out, token_texts
 from workbench.model import HookedGptOss
+from workbench.model.interrupts import without_gradients
 
 
-@torch.no_grad()
+@without_gradients
 def unchosen_experts(
     run: Run,
     layer: int,
@@ -59,6 +60,10 @@ def unchosen_experts(
 
     Raises:
         ValueError: for a layer, row, position, token or number that is not there.
+
+    >>> ranks = experiments.unchosen_experts(run, layer=1)
+    >>> ranks.chosen.values.tolist()
+    [True, True, False, False, False, False]
     """
     config = run.model.config
     check_index("layer", layer, config.n_layers)

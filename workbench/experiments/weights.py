@@ -21,13 +21,18 @@ from transformer_lens import FactoredMatrix
 from workbench.experiments.rows import check_index, quantity
 from workbench.experiments.texts import about
 from workbench.model import HookedGptOss
+from workbench.model.interrupts import without_gradients
 
 LAYER_HEAD = ("layer", "head")
 COMPOSITIONS = ("Q", "K", "V")
 
 
 def ov_circuit(model: HookedGptOss, layer: int, head: int) -> FactoredMatrix:
-    """What a head writes to the stream for what it attends to: γ · W_V · W_O, [d_model d_model] in two factors."""
+    """What a head writes to the stream for what it attends to: γ · W_V · W_O, [d_model d_model] in two factors.
+
+    >>> experiments.ov_circuit(model, 1, 5).shape
+    torch.Size([128, 128])
+    """
     attention, gain = _part(model, layer, head)
     value = attention.W_V[head // model.config.n_query_groups]
     return FactoredMatrix(_wide(value) * gain[:, None], _wide(attention.W_O[head]))
@@ -55,7 +60,7 @@ def _wide(x: Tensor) -> Tensor:
     return x.detach().to(torch.promote_types(x.dtype, torch.float32))
 
 
-@torch.no_grad()
+@without_gradients
 def head_circuits(model: HookedGptOss, *, progress: bool = True) -> xr.Dataset:
     """How much each head copies, and how much it looks for the token that it is at.
 
@@ -99,7 +104,7 @@ def _positive(small: Float[Tensor, "d_head d_head"]) -> float:
     return float(values.real.sum() / values.abs().sum().clamp(min=1e-30))
 
 
-@torch.no_grad()
+@without_gradients
 def composition_scores(model: HookedGptOss, *, progress: bool = True) -> xr.Dataset:
     """How much what one head writes lies where a later head reads: ‖A · B‖ / (‖A‖ · ‖B‖), Frobenius norms.
 

@@ -45,7 +45,7 @@ def swept_heatmap(
     mean = values.mean(over).transpose(*chosen)
     if panels is not None and mean.sizes[panels] > _PANELS:
         raise ValueError(f"{panels!r} has {mean.sizes[panels]} values: expected at most {_PANELS} tables; select some")
-    made = [Panel(variable if panels is None else f"{panels} {label}", np.asarray(table.values, float))
+    made = [Panel("" if panels is None else f"{panels} {label}", np.asarray(table.values, float))
             for label, table in _tables(mean, panels)]  # fmt: skip
     every = np.concatenate([panel.values.ravel() for panel in made])
     spread = np.nanmax(np.abs(every), initial=0.0)

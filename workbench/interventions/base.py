@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from difflib import get_close_matches
+from functools import cache
 from math import isfinite
 from typing import Any, ClassVar, get_type_hints
 
@@ -155,6 +156,9 @@ def to_json(specs: Iterable[Intervention], indent: int | None = None) -> str:
 
     Raises:
         InterventionError: for something that is no intervention of ours.
+
+    >>> print(interventions.to_json([wb.AblateHead(0, 5)]))
+    [{"kind": "AblateHead", "layer": 0, "head": 5, "policy": "zero", "positions": null, "source": null, "seed": 0}]
     """
     return json.dumps([as_dict(spec) for spec in specs], indent=indent)
 
@@ -171,6 +175,9 @@ def from_json(text: str | bytes) -> tuple[Intervention, ...]:
 
     Raises:
         InterventionError: for text that is not that, naming the entry, what it has and what was expected.
+
+    >>> interventions.from_json('[{"kind": "AblateHead", "layer": 0, "head": 5}]')
+    (AblateHead(layer=0, head=5),)
     """
     try:
         entries = json.loads(text)
@@ -191,7 +198,7 @@ def from_dict(entry: Any, where: str = "the intervention") -> Intervention:
         raise InterventionError(f"{where}: expected an object with a kind, one of {sorted(KINDS)}")
     kind = KINDS.get(entry["kind"])
     if kind is None:
-        raise InterventionError(f"{where}: there is no intervention {entry['kind']!r}{_near(entry['kind'], KINDS)}")
+        raise InterventionError(f"{where}: there is no intervention {entry['kind']!r:.80}{_near(entry['kind'], KINDS)}")
     known = {part.name: part for part in fields(kind)}
     try:
         given = {name: _tuples(value) for name, value in entry.items() if name != "kind"}
@@ -199,19 +206,38 @@ def from_dict(entry: Any, where: str = "the intervention") -> Intervention:
         raise InterventionError(f"{where}: {kind.__name__} has lists within lists without end") from None
     for name in given:
         if name not in known:
-            raise InterventionError(f"{where}: {kind.__name__} has no {name!r}{_near(str(name), known)}")
+            raise InterventionError(f"{where}: {kind.__name__} has no {name!r:.80}{_near(str(name), known)}")
     missing = [name for name, part in known.items() if part.default is MISSING and name not in given]
     if missing:
         raise InterventionError(f"{where}: {kind.__name__} needs {', '.join(map(repr, missing))} too")
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     for name, value in given.items():
         # JSON has 1 for 1.0, and Python's True is a 1.
-        right = is_bearable(value, hints[name]) and (not isinstance(value, bool) or hints[name] is bool)
+        right = _fits(value, hints[name]) and (not isinstance(value, bool) or hints[name] is bool)
         if not right and type(value) is int and is_bearable(0.0, hints[name]):
             right, given[name] = True, _as_float(value)
         if not right:
-            raise InterventionError(f"{where}: {kind.__name__}.{name} is {value!r}: expected {_type_name(hints[name])}")
+            expected = _type_name(hints[name])
+            raise InterventionError(f"{where}: {kind.__name__}.{name} is {_shown(value)}: expected {expected}")
     return kind(**given)
+
+
+@cache
+def _hints(kind: type[Intervention]) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    # beartype looks at one item of a tuple, at random: each is shown to it alone.
+    items = value if isinstance(value, tuple) else ()
+    return is_bearable(value, hint) and all(is_bearable((item,), hint) for item in items)
+
+
+def _shown(value: Any) -> str:
+    try:
+        return repr(value)[:200]
+    except RecursionError:
+        return "lists within lists without end"
 
 
 def _as_float(value: int) -> float:

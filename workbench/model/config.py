@@ -182,6 +182,8 @@ def _check_layers(config: Config) -> None:
 
 
 def _check_rope(config: Config) -> None:
+    if not config.rope.factor >= 1:
+        raise ConfigError(f"rope.factor={config.rope.factor!r}: expected ≥ 1; 1 is plain RoPE")
     if not config.rope.factor > 1:
         return
     low, high = config.rope.corners(config.d_head)

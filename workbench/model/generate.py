@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from workbench.model.interrupts import without_gradients
+
 if TYPE_CHECKING:
     from workbench.model.transformer import HookedGptOss
 
@@ -97,6 +99,14 @@ class Generation:
         made = self.tokens.shape[1] - self.prompt_length
         if made >= self.max_new_tokens or bool(self._finished.all()):
             raise StopIteration
+        before = self._state()
+        try:
+            return self._step()
+        except BaseException:
+            self._go_back(before)
+            raise
+
+    def _step(self) -> Step:
         logits = self._next_logits()
         tokens = self._draw(logits)
         if bool(self._finished.any()):
@@ -104,6 +114,17 @@ class Generation:
         logprobs = logits.float().log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
         self._append(tokens)
         return Step(tokens, self._new_text(), logprobs, logits, self.tokens.shape[1] - 1, self._finished.clone())
+
+    def _state(self) -> tuple[Any, ...]:
+        cache = None if self._cache is None else self._cache.snapshot()
+        return self.tokens, self.mask, self._finished, self._shown, self._generator.get_state(), cache
+
+    def _go_back(self, state: tuple[Any, ...]) -> None:
+        """As before a step that an error or an interrupt ended half-way: asked again, it gives the same token."""
+        self.tokens, self.mask, self._finished, self._shown, drawn, cache = state
+        self._generator.set_state(drawn)
+        if self._cache is not None:
+            self._cache.restore(cache)
 
     def finish(self) -> Generation:
         """Generate to the end, and return this."""
@@ -121,7 +142,7 @@ class Generation:
         """What was generated so far in the first row."""
         return self.model.text.decode(self.new_tokens[0].tolist())
 
-    @torch.no_grad()
+    @without_gradients
     def _next_logits(self) -> Float[Tensor, "batch d_vocab"]:
         mask = None if self.mask is None else self.mask
         if self._cache is not None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import torch
 
+from workbench.model.interrupts import without_gradients
 from workbench.model.transformer import HookedGptOss
 
 
-@torch.no_grad()
+@without_gradients
 def random_weights(model: HookedGptOss, seed: int) -> HookedGptOss:
     """Well-scaled random weights in place: every parameter non-zero, biases, gains and sinks too; logits of order 1."""
     generator = torch.Generator().manual_seed(seed)
@@ -25,7 +26,7 @@ def random_weights(model: HookedGptOss, seed: int) -> HookedGptOss:
     return model
 
 
-@torch.no_grad()
+@without_gradients
 def fresh_weights(model: HookedGptOss, seed: int, std: float = 0.02) -> HookedGptOss:
     """Weights to train from, in place: normal(0, std) matrices, writes to the stream smaller by √(2·layers),
     biases and sinks zero, gains one (GPT-2's recipe)."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from workbench.model.config import Config
 from workbench.model.engines import packed_linear
+from workbench.model.interrupts import without_gradients
 from workbench.model.mxfp4 import BLOCK, BYTES_PER_BLOCK, PackedWeight, pack
 
 MATRICES = ("W_gate_up", "W_down")
@@ -65,7 +66,7 @@ class PackedExperts(nn.Module):
         return PackedWeight(blocks, scales, f"experts.{name}", dtype=self.b_down.dtype)
 
     @classmethod
-    @torch.no_grad()
+    @without_gradients
     def from_dense(cls, experts: Any, config: Config) -> PackedExperts:
         """Pack a layer's dense experts: exact for weights that came out of MXFP4, rounded otherwise."""
         packed = cls(config, experts.b_down.dtype, "meta")

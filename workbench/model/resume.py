@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
 from workbench.model.config import Config
+from workbench.model.interrupts import without_gradients
 from workbench.model.recording import Branch, Recording, branch
 from workbench.model.sites import Sites
-from workbench.model.state import IndexWeights, KeyValueCache, LayerCache, Pass, begin_pass, last_real, listening
+from workbench.model.state import IndexWeights, KeyValueCache, LayerCache, UnderWay, begin_pass, last_real, listening
 
 LogitsAt = Literal["all", "last"] | int | Sequence[int]
 Hooks = Sequence[tuple[str | Callable[[str], bool], Callable]]
@@ -38,11 +39,10 @@ class ResumeMethods:
     hook_embed: Any
     hooks: Callable[..., AbstractContextManager]
     as_batch: Callable[..., tuple[Tensor, Tensor | None]]
-    _under_way: Callable[[Pass], AbstractContextManager[None]]
+    _under_way: UnderWay
     _lock: threading.RLock
-    first_column: int | None
 
-    @torch.no_grad()
+    @without_gradients
     def record(
         self,
         input: Any,
@@ -71,8 +71,9 @@ class ResumeMethods:
             # Without a window each layer keeps every column. The cache is this pass's own, so padding may stand right.
             kept = KeyValueCache([LayerCache(None) for _ in self.blocks])
             this = begin_pass((tokens.shape[0], tokens.shape[1]), tokens.device, mask, None, index_weights)
-            this = replace(this, cache=kept)
-            with self._under_way(this):
+            this, at = replace(this, cache=kept), self._under_way
+            before, at.now = at.now, (this.query_positions, this.first_column)
+            try:
                 stream = self.hook_embed(self.embed(tokens))
                 for layer, block in enumerate(self.blocks):
                     # Clones: a hook may have kept the tensor that it was shown, and write into it one day.
@@ -82,6 +83,8 @@ class ResumeMethods:
                     if layer >= min(wanted):
                         keys[layer], values[layer] = _cloned(kept.layers[layer])
                     kept.layers[layer] = LayerCache(None)
+            finally:
+                at.now = before
         streams[self.config.n_layers] = stream.clone()
         return Recording(self.config, tokens.clone(), None if mask is None else mask.clone(), streams, keys, values)
 
@@ -145,8 +148,9 @@ class ResumeMethods:
         _refuse_unreached(self.sites, [name for name, _ in fwd_hooks], layers, unembeds)
         columns = _columns(at, logits_at)
         with self.hooks(fwd_hooks=list(fwd_hooks)):
-            this = at.begin(layers.stop, index_weights)
-            with self._under_way(this):
+            this, under_way = at.begin(layers.stop, index_weights), self._under_way
+            before, under_way.now = under_way.now, (this.query_positions, this.first_column)
+            try:
                 now, skipped = at.stream if stream is None else stream, 0
                 for layer in layers:
                     start = _unread(columns, self.blocks[layer]) if unembeds and layer == layers[-1] else 0
@@ -154,8 +158,10 @@ class ResumeMethods:
                     columns, skipped = None if columns is None else columns - start, skipped + start
                 if columns is not None and _one_stretch(columns):
                     # Where the first of them stands: hooks on the final norm see these columns alone.
-                    self.first_column = at.column + skipped + int(columns[0, 0])
+                    under_way.now = (this.query_positions, at.column + skipped + int(columns[0, 0]))
                 logits = self.unembed(self.ln_final(_picked(now, columns))) if unembeds else None
+            finally:
+                under_way.now = before
         if logits is None:
             return now
         wide = torch.promote_types(logits.dtype, torch.float32)

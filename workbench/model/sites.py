@@ -114,6 +114,11 @@ class Sites(Mapping[str, Site]):
 
     ``sites["blocks.0.attn.hook_pattern"]`` gives one; ``sites.match("pattern")`` those whose name contains a text;
     ``sites.select(filter)`` those that a TransformerLens names_filter means.
+
+    >>> model.sites["blocks.0.attn.hook_pattern"].dims
+    ('batch', 'head', 'query_pos', 'key_pos')
+    >>> len(model.sites.match("hook_pattern"))
+    4
     """
 
     def __init__(self, n_layers: int) -> None:

@@ -29,6 +29,16 @@ def last_real(mask: Bool[Tensor, "batch pos"]) -> Int[Tensor, " batch"]:
     return torch.where(mask, torch.arange(mask.shape[1], device=mask.device), -1).amax(1)
 
 
+@dataclass(slots=True)
+class UnderWay:
+    """Where the pass that is under way is: its tokens' positions [batch pos] and its first column; None between passes.
+
+    Apart from the model, and one thing to set: a module's own attributes are set by code that an interrupt can stop.
+    """
+
+    now: tuple[Tensor, int] | None = None
+
+
 @dataclass
 class LayerCache:
     """The rotated keys and the values that one layer still needs.

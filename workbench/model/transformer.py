@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_checkable
 
@@ -20,13 +19,23 @@ from workbench.model.attention import Attention
 from workbench.model.config import Config
 from workbench.model.engines import linear
 from workbench.model.generate import Generation
+from workbench.model.interrupts import Hooked, finish_first
 from workbench.model.lens import LensMethods
 from workbench.model.memory import check_call
 from workbench.model.moe import ExpertsForm, MoE
 from workbench.model.norm import RMSNorm
 from workbench.model.resume import ResumeMethods
 from workbench.model.sites import Sites, position_axis
-from workbench.model.state import IndexWeights, KeyValueCache, LayerCache, Pass, begin_pass, last_real, shown_apart
+from workbench.model.state import (
+    IndexWeights,
+    KeyValueCache,
+    LayerCache,
+    Pass,
+    UnderWay,
+    begin_pass,
+    last_real,
+    shown_apart,
+)
 from workbench.model.text_methods import TextMethods
 
 if TYPE_CHECKING:
@@ -129,10 +138,7 @@ class HookedGptOss(LensMethods, TextMethods, ResumeMethods, HookedRootModule):
         self.ln_final = RMSNorm(config.d_model, config.rms_eps, device)
         self.unembed = Unembed(config, dtype, device)
         self.sites = Sites(config.n_layers)
-        # Where the pass that is under way is, for hooks that need to know: [batch pos] of its tokens, counting real
-        # ones only, and the column of the row that its first one stands in (not 0 after a KV cache, or in `resume`).
-        self.positions: Int[Tensor, "batch pos"] | None = None
-        self.first_column: int | None = None
+        self._under_way = UnderWay()
         self._lock = threading.RLock()
         self.setup()
         self.eval()
@@ -172,43 +178,49 @@ class HookedGptOss(LensMethods, TextMethods, ResumeMethods, HookedRootModule):
             expected = "'all'" if logits_at == "last" else "'all' or 'last'"
             raise ValueError(f"logits_at={logits_at!r} with return_type={return_type!r}: expected {expected}")
         tokens, mask = self.as_batch(input, attention_mask)
-        with self._lock:
-            before = past_kv_cache.snapshot() if past_kv_cache is not None else None
-            this = begin_pass((tokens.shape[0], tokens.shape[1]), tokens.device, mask, past_kv_cache, index_weights)
-            try:
-                with self._under_way(this):
-                    logits = self._stream(tokens, this, None if return_type is None else logits_at)
-            except BaseException:
-                # Half a pass would leave the first layers a token ahead of the others.
-                if past_kv_cache is not None and before is not None:
-                    past_kv_cache.restore(before)
-                raise
-        if logits is None or return_type is None:
-            return None
-        return _returned(return_type, logits, tokens, mask, loss_per_token)
-
-    @contextmanager
-    def _under_way(self, this: Pass) -> Iterator[None]:
-        """Tell hooks where the pass is, for as long as it runs."""
-        self.positions, self.first_column = this.query_positions, this.first_column
+        before = None if past_kv_cache is None else past_kv_cache.snapshot()
         try:
-            yield
-        finally:
-            self.positions = self.first_column = None
+            with self._lock:
+                this = begin_pass((tokens.shape[0], tokens.shape[1]), tokens.device, mask, past_kv_cache, index_weights)
+                logits = self._stream(tokens, this, None if return_type is None else logits_at)
+            if logits is None or return_type is None:
+                return None
+            return _returned(return_type, logits, tokens, mask, loss_per_token)
+        except BaseException:
+            # Half a pass would leave the first layers a token ahead of the others.
+            if past_kv_cache is not None and before is not None:
+                past_kv_cache.restore(before)
+            raise
+
+    @property
+    def positions(self) -> Int[Tensor, "batch pos"] | None:
+        """Of the tokens of the pass that is under way, for hooks that need to know; real ones are counted only."""
+        return None if (now := self._under_way.now) is None else now[0]
+
+    @property
+    def first_column(self) -> int | None:
+        """Of the pass that is under way: the column of the row that its first token stands in (not 0 after a KV cache,
+        or in ``resume``)."""
+        return None if (now := self._under_way.now) is None else now[1]
 
     def _stream(
         self, tokens: Int[Tensor, "batch pos"], this: Pass, logits_at: Literal["all", "last"] | None
     ) -> Float[Tensor, "batch picked d_vocab"] | None:
-        resid = self.hook_embed(self.embed(tokens))
-        for block in self.blocks:
-            resid = block(resid, this)
-        if logits_at is None:
-            return None
-        final = self.ln_final(resid)
-        if logits_at == "last":
-            final = _last_of(final, this.query_mask)
-        # Spread over devices, the last layers may be elsewhere than the tokens.
-        return self.unembed(final).to(tokens.device)
+        at = self._under_way
+        before, at.now = at.now, (this.query_positions, this.first_column)
+        try:
+            resid = self.hook_embed(self.embed(tokens))
+            for block in self.blocks:
+                resid = block(resid, this)
+            if logits_at is None:
+                return None
+            final = self.ln_final(resid)
+            if logits_at == "last":
+                final = _last_of(final, this.query_mask)
+            # Spread over devices, the last layers may be elsewhere than the tokens.
+            return self.unembed(final).to(tokens.device)
+        finally:
+            at.now = before
 
     def new_cache(self) -> KeyValueCache:
         """An empty KV cache; sliding layers keep only their window."""
@@ -288,26 +300,25 @@ class HookedGptOss(LensMethods, TextMethods, ResumeMethods, HookedRootModule):
                 self.add_hook(name, hook, dir=direction)
         return cache
 
-    @contextmanager
     def hooks(
         self,
         fwd_hooks: list[tuple[str | Callable, Callable]] = [],  # noqa: B006  TransformerLens' signature
         bwd_hooks: list[tuple[str | Callable, Callable]] = [],  # noqa: B006
         reset_hooks_end: bool = True,
         clear_contexts: bool = False,
-    ) -> Iterator[HookedGptOss]:
+    ) -> Hooked[HookedGptOss]:
         """Put hooks on for a while, as in TransformerLens, and hold the model's lock meanwhile.
+
+        They are all off after the block, however it ends, by Ctrl-C too.
 
         Raises:
             UnknownSite: for a name that is no site, before any hook is on.
         """
         for name, _ in (*fwd_hooks, *bwd_hooks):
             self.sites.select(name)
-        with self._lock, super().hooks(fwd_hooks, bwd_hooks, reset_hooks_end, clear_contexts):
-            yield self
+        return Hooked(self, self._lock, super().hooks(fwd_hooks, bwd_hooks, reset_hooks_end, clear_contexts))
 
-    @contextmanager
-    def edited(self, interventions: Sequence[Edit], sources: Mapping[str, Any] | None = None) -> Iterator[HookedGptOss]:
+    def edited(self, interventions: Sequence[Edit], sources: Mapping[str, Any] | None = None) -> Hooked[HookedGptOss]:
         """Carry interventions out in everything that runs in the block: forward passes, generation, experiments.
 
         ``with model.edited([wb.AblateHead(1, 7)]): model.generate("Once upon", 20).finish()``. Positions are columns
@@ -322,9 +333,7 @@ class HookedGptOss(LensMethods, TextMethods, ResumeMethods, HookedRootModule):
             ValueError: for a spec that the model or the sources do not have, before any hook is on.
         """
         given = {} if sources is None else dict(sources)
-        hooks = [hook for spec in interventions for hook in spec.as_hooks(self, given, interventions)]
-        with self.hooks(fwd_hooks=hooks):
-            yield self
+        return self.hooks([hook for spec in interventions for hook in spec.as_hooks(self, given, interventions)])
 
     def add_hook(self, name: str | Callable[[str], bool], hook: Callable, *args: Any, **kwargs: Any) -> None:
         """Put a hook on until ``reset_hooks``, as in TransformerLens.
@@ -333,13 +342,15 @@ class HookedGptOss(LensMethods, TextMethods, ResumeMethods, HookedRootModule):
             UnknownSite: for a name that is no site.
         """
         self.sites.select(name)
+        put = super().add_hook
         with self._lock:
-            super().add_hook(name, hook, *args, **kwargs)
+            finish_first(lambda: put(name, hook, *args, **kwargs))
 
     def reset_hooks(self, *args: Any, **kwargs: Any) -> None:
         """Take hooks off, as in TransformerLens; waits for a run of another thread, whose hooks it would take too."""
+        reset = super().reset_hooks
         with self._lock:
-            super().reset_hooks(*args, **kwargs)
+            finish_first(lambda: reset(*args, **kwargs))
 
     def __getstate__(self) -> dict[str, Any]:
         # A lock can be neither copied nor pickled.

@@ -37,7 +37,11 @@ class PromptError(ValueError):
 
 def misfit(pair: Pair, tokenizer: Tokenizer | None) -> str | None:
     """Why a pair cannot be used, or None: its sides must be as many tokens, differ, and its answers be one token each,
-    not the same."""
+    not the same.
+
+    >>> prompts.misfit(prompts.Pair("in the park", "in the old park", " a", " b"), model.tokenizer)
+    'clean is 3 tokens and corrupt 4; they must be as many'
+    """
     try:
         clean, corrupt = token_ids(pair.clean, tokenizer), token_ids(pair.corrupt, tokenizer)
         answers = {name: token_ids(getattr(pair, name), tokenizer) for name in ("right", "wrong")}
@@ -54,7 +58,7 @@ def misfit(pair: Pair, tokenizer: Tokenizer | None) -> str | None:
         return "clean and corrupt are the same tokens"
     for name, ids in answers.items():
         if len(ids) != 1:
-            return f"{name} {getattr(pair, name)!r} is {len(ids)} tokens{_pieces(ids, tokenizer)}, expected exactly one"
+            return f"{name} {getattr(pair, name)!r:.80} is {len(ids)} tokens{_pieces(ids, tokenizer)}, expected exactly one"
     return "right and wrong are the same token" if answers["right"] == answers["wrong"] else None
 
 
@@ -67,4 +71,6 @@ def _outside(ids: Sequence[int], tokenizer: Tokenizer | None) -> str | None:
 
 
 def _pieces(ids: Sequence[int], tokenizer: Tokenizer | None) -> str:
-    return f" {tokenizer.str_tokens(ids)}" if tokenizer is not None and ids else ""
+    if tokenizer is None or not ids:
+        return ""
+    return f" {tokenizer.str_tokens(ids[:20])}" + (", …" if len(ids) > 20 else "")

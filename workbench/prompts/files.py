@@ -16,6 +16,7 @@ from workbench.prompts.pair import Pair, token_ids, tokenizer_of
 from workbench.text import Chat
 
 FIELDS = ("clean", "corrupt", "right", "wrong")
+LONGEST_TASK = 1000  # characters of a pair's task that are kept
 SHOWN = 20  # of the refused entries, in an error's text; the error itself holds all
 
 
@@ -129,7 +130,7 @@ def _json_lines(text: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
             continue
         try:
             entry = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # json's own, and a number of more digits than Python reads
             yield number, f"not JSON: {error}"
             continue
         yield number, entry if isinstance(entry, dict) else f"a JSON {type(entry).__name__}, expected an object"
@@ -166,8 +167,11 @@ def _pair(entry: dict[str, Any], task: str) -> Pair | str:
         fits = _is_id(entry[name]) if name in ("right", "wrong") else _are_ids(entry[name])
         if not (isinstance(entry[name], str) or fits):
             return f"{name} is {entry[name]!r:.40}, expected {kind}"
+    task = str(entry.get("task") or task)[:LONGEST_TASK]
+    if any("\ud800" <= letter <= "\udfff" for letter in task):
+        return f"task is {task!r:.40}, expected text that UTF-8 can say"
     sides = [value if isinstance(value, str) else tuple(value) for value in (entry["clean"], entry["corrupt"])]
-    return Pair(sides[0], sides[1], entry["right"], entry["wrong"], str(entry.get("task") or task))
+    return Pair(sides[0], sides[1], entry["right"], entry["wrong"], task)
 
 
 def _is_id(value: Any) -> bool:

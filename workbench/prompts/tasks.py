@@ -40,6 +40,9 @@ def pairs(source: Any, task: str, n: int = 32, seed: int = 0, same_length: bool 
 
     Raises:
         ValueError: for an unknown task, without a tokenizer, or when too few fit this tokenizer.
+
+    >>> prompts.pairs(model, "indirect object", n=1)[0].right
+    ' Ben'
     """
     tokenizer = tokenizer_of(source)
     if task not in _MAKERS:

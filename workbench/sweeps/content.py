@@ -109,6 +109,9 @@ def _function(thing: Any) -> Any:
         return None
     if _by_name(thing):  # its version tells what it does
         return {"installed": f"{thing.__module__}.{thing.__qualname__}"}
+    inner = getattr(thing, "__wrapped__", None)
+    if inner is not None and installed(thing.__globals__.get("__name__")):  # a package's decorator: torch.no_grad()
+        return {"decorated by": f"{thing.__globals__['__name__']}.{thing.__code__.co_qualname}", "of": content(inner)}
     if thing in _ENTERED.get():  # it calls itself, or a function that calls it
         return {"function": thing.__qualname__}
     token = _ENTERED.set((*_ENTERED.get(), thing))

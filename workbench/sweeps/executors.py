@@ -25,7 +25,7 @@ LOST = 3  # how often a batch that was lost on its way is sent again
 LOOK = 2.0  # seconds between two looks at the cluster
 AHEAD = 2  # tasks under way for each worker: one is measured, one waits for it
 # A task costs Dask about a millisecond. Short batches go several in a task, and are still measured one by one.
-SLICE = 0.1  # seconds that a task should last
+SLICE = 0.2  # seconds that a task should last
 MOST = 64  # batches in it
 NOBODY = 60.0  # seconds without a worker after which this is said
 KEPT = "what is finished is kept. Make a new executor and run the sweep again with the same journal= or results="

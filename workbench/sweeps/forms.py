@@ -26,7 +26,8 @@ class Form:
         array = _array(first)
         self.name = name
         self.dims, self.shape = tuple(map(str, array.dims)), array.shape
-        self.coords: dict[Hashable, xr.DataArray] = {key: coord.copy() for key, coord in array.coords.items()}
+        # Variables alone: a coordinate as an array would bring those along that are left out later.
+        self.coords: dict[Hashable, xr.Variable] = {key: coord.variable.copy() for key, coord in array.coords.items()}
         self.attrs = {str(key): value if isinstance(value, str | int | float) else str(value)
                       for key, value in array.attrs.items()}  # fmt: skip
         self.is_text = array.dtype.kind in "UTO"

@@ -112,7 +112,7 @@ class _Folder:
 
     def _describe(self) -> None:
         """Attributes and coordinates: only now is it known which coordinates all cells have in common."""
-        coords: dict[Any, xr.DataArray] = {}
+        coords: dict[Any, xr.Variable] = {}
         for name, form in self.forms.items():
             for key, coord in form.coords.items():
                 coords.setdefault(key, coord)

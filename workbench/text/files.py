@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 from tokenizers import Tokenizer as Backend
 
+MOST_IDS = 10_000_000  # gpt-oss has 201,088; the library goes through all numbers up to the greatest id
 _ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
@@ -41,10 +44,10 @@ def read_directory(path: Path) -> TokenizerFiles:
     return TokenizerFiles(
         path=path,
         definition=_read_text(main),
-        special_names={role: _content(names[role]) for role in _ROLES if names.get(role)},
+        special_names={role: _content(path, role, names[role]) for role in _ROLES if names.get(role)},
         added_tokens=_added_tokens(path, config),
         chat_template=_chat_template(path, config),
-        n_ids=n_ids if isinstance(n_ids, int) else None,
+        n_ids=n_ids if type(n_ids) is int and 0 <= n_ids < MOST_IDS else None,
     )
 
 
@@ -54,9 +57,44 @@ def read_backend(files: TokenizerFiles) -> Backend:
     if files.definition.startswith("version https://git-lfs"):
         raise TokenizerError(f"{main} is a Git LFS pointer, not the file itself; run `git lfs pull` there")
     try:
-        return Backend.from_str(files.definition)
-    except Exception as error:  # the library raises a bare Exception
-        raise TokenizerError(f"{main} is not a tokenizer ({len(files.definition):,} characters): {error}") from None
+        backend = Backend.from_str(files.definition)
+        vocabulary = backend.get_vocab(with_added_tokens=True)
+    except BaseException as error:  # the library raises a bare Exception, and what stops it inside is not even that
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
+        why = str(error)[:500]
+        raise TokenizerError(f"{main} is not a tokenizer ({len(files.definition):,} characters): {why}") from None
+    ids = set(vocabulary.values())
+    if max(ids, default=0) >= MOST_IDS:
+        raise TokenizerError(f"{main} has the id {max(ids)}: expected ids below {MOST_IDS:,}")
+    if len(ids) < len(vocabulary):
+        raise TokenizerError(
+            f"{main} has {len(vocabulary):,} tokens and {len(ids):,} ids: expected an id of its own for each"
+        )
+    for content, index in _declared(files.definition):
+        if backend.token_to_id(content) != index:  # the library numbers them anew, and says nothing
+            found = f"and the vocabulary's next is {backend.token_to_id(content)}"
+            raise TokenizerError(f"{main} gives the added token {content!r:.80} the id {index!r:.40}, {found}")
+    return backend
+
+
+def _declared(definition: str) -> list[tuple[str, Any]]:
+    """The added tokens of a tokenizer.json that could be read, without reading its vocabulary a second time."""
+    found = re.search(r'(?<!\\)"added_tokens"\s*:\s*', definition)
+    listed: Any = json.JSONDecoder().raw_decode(definition, found.end())[0] if found else []
+    return [(token["content"], token["id"]) for token in listed]
+
+
+@contextmanager
+def of_the_library(what: str) -> Generator[None, None, None]:
+    """What stops the library inside (a panic is no Exception) as an error of ours."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        why = str(error)[:300]
+        raise TokenizerError(f"this tokenizer is broken: its library cannot {what} with it ({why})") from None
 
 
 def write_directory(path: Path, backend: Backend, names: Mapping[str, str], chat_template: str | None) -> None:
@@ -88,15 +126,26 @@ def _read_json(path: Path) -> dict[str, Any]:
         return {}
     try:
         value = json.loads(_read_text(path))
-    except json.JSONDecodeError as error:
+    except TokenizerError:
+        raise
+    except (ValueError, RecursionError) as error:
         raise TokenizerError(f"{path} is not JSON: {error}") from None
     if not isinstance(value, dict):
         raise TokenizerError(f"{path} holds a {type(value).__name__}, and a JSON object was expected")
     return cast("dict[str, Any]", value)
 
 
-def _content(token: Any) -> str:
-    return str(cast("Mapping[str, Any]", token)["content"] if isinstance(token, Mapping) else token)
+def _content(path: Path, role: str, token: Any) -> str:
+    content: Any = cast("dict[str, Any]", token).get("content") if isinstance(token, dict) else token
+    if not _is_text(content):
+        shown = str(content)[:80]
+        raise TokenizerError(f"{path}: {role} is {shown!r}, expected the text of a token")
+    return content
+
+
+def _is_text(value: Any) -> TypeGuard[str]:
+    """A string that UTF-8 can say: JSON can hold half of a surrogate pair."""
+    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
 def _added_tokens(path: Path, config: Mapping[str, Any]) -> dict[int, Mapping[str, Any]]:
@@ -104,6 +153,8 @@ def _added_tokens(path: Path, config: Mapping[str, Any]) -> dict[int, Mapping[st
         listed: Mapping[str, Mapping[str, Any]] = config.get("added_tokens_decoder") or {}
         added: dict[int, Mapping[str, Any]] = {}
         for index, token in listed.items():
+            if not _is_text(token["content"]) or not 0 <= int(index) < MOST_IDS:
+                raise ValueError
             added[int(index)] = {**token, "content": token["content"]}
     except (AttributeError, KeyError, TypeError, ValueError):
         raise TokenizerError(
@@ -117,6 +168,8 @@ def _chat_template(path: Path, config: Mapping[str, Any]) -> str | None:
         return _read_text(path / "chat_template.jinja").replace("\r\n", "\n")
     template = config.get("chat_template")
     if isinstance(template, list):  # several by name: [{"name": "default", "template": "…"}, …]
-        entries = cast("list[Mapping[str, Any]]", template)
-        template = {entry.get("name"): entry.get("template") for entry in entries}.get("default")
-    return template if isinstance(template, str) else None
+        entries = [
+            cast("Mapping[str, Any]", entry) for entry in cast("list[Any]", template) if isinstance(entry, Mapping)
+        ]
+        template = next((entry.get("template") for entry in entries if entry.get("name") == "default"), None)
+    return template if _is_text(template) else None

@@ -17,7 +17,14 @@ from jaxtyping import Int
 from tokenizers import AddedToken
 from tokenizers import Tokenizer as Backend
 
-from workbench.text.files import TokenizerError, TokenizerFiles, read_backend, read_directory, write_directory
+from workbench.text.files import (
+    TokenizerError,
+    TokenizerFiles,
+    of_the_library,
+    read_backend,
+    read_directory,
+    write_directory,
+)
 from workbench.text.padding import pad
 from workbench.text.pieces import piece_to_bytes, show
 from workbench.text.template import TemplateError, render_template
@@ -103,7 +110,7 @@ class Tokenizer:
         except UnicodeEncodeError as error:
             bad = text[error.start]
             raise ValueError(f"character {error.start} of the text, {bad!r}, is half of a surrogate pair") from None
-        with _ENCODING:
+        with _ENCODING, of_the_library("encode"):
             self.backend.encode_special_tokens = not allow_special
             return list(self.backend.encode(text, add_special_tokens=False).ids)
 
@@ -140,7 +147,8 @@ class Tokenizer:
         return "".join([*text, self._decode_known(run, skip_special)])
 
     def _decode_known(self, ids: list[int], skip_special: bool) -> str:
-        return str(self.backend.decode(ids, skip_special_tokens=skip_special)) if ids else ""
+        with of_the_library("decode"):
+            return str(self.backend.decode(ids, skip_special_tokens=skip_special)) if ids else ""
 
     def str_tokens(self, ids: Iterable[SupportsIndex]) -> list[str]:
         r"""One printable string for each id.

@@ -103,4 +103,5 @@ def save_tokenizer(tokenizer: Tokenizer, path: Path, n_ctx: int) -> None:
         "model_input_names": ["input_ids", "attention_mask"],
         "model_max_length": n_ctx,
     }
-    (path / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    text = json.dumps(config, indent=2) + "\n"
+    (path / "tokenizer_config.json").write_text(text, encoding="utf-8", newline="\n")

@@ -35,12 +35,12 @@ class Made:
 
     def write(self, folder: Path) -> None:
         """Keep it beside the model."""
-        (folder / NOTE).write_text(json.dumps(asdict(self), indent=2) + "\n")
+        (folder / NOTE).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8", newline="\n")
 
     @classmethod
     def read(cls, folder: Path) -> "Made":
         """What :meth:`write` kept."""
-        kept = json.loads((folder / NOTE).read_text())
+        kept = json.loads((folder / NOTE).read_text(encoding="utf-8"))
         return cls(**kept | {"recipe": Recipe(**kept["recipe"])})
 
 
@@ -97,8 +97,9 @@ def store(model: HookedGptOss, out: Path) -> None:
     with tempfile.TemporaryDirectory(dir=out) as parent:
         # Into a folder of its own, since ``out`` holds the card too, which is no part of a checkpoint.
         folder = save_pretrained(model, Path(parent) / "model", dtype=torch.bfloat16)
-        config = json.loads((folder / "config.json").read_text())
-        (folder / "config.json").write_text(json.dumps(config | {"dtype": "float32"}, indent=2) + "\n")
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        text = json.dumps(config | {"dtype": "float32"}, indent=2) + "\n"
+        (folder / "config.json").write_text(text, encoding="utf-8", newline="\n")
         for file in folder.iterdir():
             file.chmod(0o644)  # safetensors writes for the owner alone
             file.replace(out / file.name)

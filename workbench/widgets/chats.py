@@ -53,7 +53,7 @@ def _with(chat: Chat, given: Mapping[str, Any]) -> Chat:
         return dataclasses.replace(chat, system_message=System(**_typed(fields)))
     if given["role"] == "developer":
         tools = tuple(_tool_from(tool) for tool in given.get("tools") or ())
-        return chat.developer(_text(given), tools)
+        return chat.developer(_text({"text": "", **given}), tools)
     fields = {name: given[name] for name in _MESSAGE & set(given) if given[name] is not None}
     _text(given)
     made = Message(**_typed(fields))
@@ -98,7 +98,7 @@ def _is_flat(value: Any, depth: int) -> bool:
 
 
 def _text(given: Mapping[str, Any]) -> str:
-    text = given.get("text", "")
+    text = given.get("text")
     if not isinstance(text, str) or len(text) > LONGEST_PROMPT:
         raise TypeError(f"text: expected words, at most {LONGEST_PROMPT} characters, got {text!r:.80}")
     return text

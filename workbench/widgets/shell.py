@@ -40,7 +40,7 @@ def _select(session: Session, action: Action) -> Done:
 
 def _prompt(session: Session, action: Action) -> Done:
     names = [prompt.name for prompt in session.state.prompts]
-    name = action.get("name") or names[0]
+    name = session.state.prompt(action.get("name") or names[0]).name
     prompts: dict[str, Input] = {prompt.name: prompt.input for prompt in session.state.prompts}
     prompts[name] = chats.prompt_from_dict(action)
     session.set_prompts(prompts, f"another text for {name}" if len(names) > 1 else "another prompt")
@@ -66,7 +66,10 @@ def _subject(session: Session, action: Action) -> Done:
 
 
 def _add(session: Session, action: Action) -> Done:
-    return {"id": session.add(from_dict(action["spec"]), action.get("label"), action.get("subject"))}
+    label = action.get("label")
+    if not isinstance(label, str | None):
+        raise ValueError(f"label: expected words, got {label!r:.80}")
+    return {"id": session.add(from_dict(action["spec"]), label, action.get("subject"))}
 
 
 def _clear(session: Session, action: Action) -> Done:

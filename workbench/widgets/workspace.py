@@ -103,6 +103,12 @@ def restore(session: Session, text: str | bytes) -> None:
         session.tell()
 
 
+def _object(given: Any) -> dict[str, Any]:
+    if not isinstance(given, Mapping):
+        raise TypeError(f"expected an object, got {given!r:.80}")
+    return dict(given)
+
+
 def _shaped(read: Any) -> Any:
     try:
         return read()
@@ -135,11 +141,11 @@ def _read_study(session: Session, given: Mapping[str, Any]) -> tuple[Any, ...]:
 def _on_screen(session: Session, study: tuple[Any, ...], screen: Mapping[str, Any]) -> State:
     state = State(**dict(zip(STUDY, study, strict=True)))
     names = [prompt.name for prompt in state.prompts] + (["edited"] if state.specs else [])
-    selection = Selection().merged(dict(screen["selection"]))
+    selection = Selection().merged(_object(screen["selection"]))
     selection.check(session.config, len(state.prompt(state.subject).tokens))
     for view, values in screen["options"].items():
         if view in session.views:
-            session.views[view].check_options(dict(values))
+            session.views[view].check_options(_object(values))
     return replace(
         state,
         shown=screen["shown"] if screen["shown"] in names else names[-1],

@@ -188,10 +188,13 @@ def limit_memory(n_bytes: int) -> None:
 
 def end_with_parent() -> None:
     """Watch whoever started us, in a thread: a grader that was killed leaves no endless loop behind."""
+    import psutil
+
     parent = os.getppid()
 
     def watch() -> None:
-        while os.getppid() == parent:
+        # Windows goes on giving the number of a parent that has ended.
+        while os.getppid() == parent and psutil.pid_exists(parent):
             time.sleep(1)
         os._exit(1)
 

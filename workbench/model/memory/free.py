@@ -72,7 +72,7 @@ _V1 = _Files("memory", ("sys/fs/cgroup/memory",), "memory.limit_in_bytes", "memo
 def _groups(root: Path) -> tuple[tuple[Path, _Files], ...]:
     """The folders of this process' groups and of those around them that can have a limit of memory."""
     try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
+        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return ()
     found = []
@@ -91,7 +91,7 @@ def _groups(root: Path) -> tuple[tuple[Path, _Files], ...]:
 def _number(file: Path) -> int | None:
     """The number in a file; None for "max", or where there is no such file."""
     try:
-        text = file.read_text().strip()
+        text = file.read_text(encoding="utf-8").strip()
     except OSError:
         return None
     return int(text) if text.isdecimal() else None
@@ -100,7 +100,7 @@ def _number(file: Path) -> int | None:
 def _file_pages(folder: Path, prefix: str) -> int:
     """Bytes of file pages that the kernel can drop (not shared memory, which it cannot)."""
     try:
-        lines = (folder / "memory.stat").read_text().splitlines()
+        lines = (folder / "memory.stat").read_text(encoding="utf-8").splitlines()
     except OSError:
         return 0
     stat = dict(line.split(" ", 1) for line in lines)

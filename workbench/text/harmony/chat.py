@@ -33,9 +33,9 @@ def _full_name(name: str) -> str:
 
 def _one_of(what: str, given: str, known: Sequence[str]) -> None:
     if given not in known:
-        close = difflib.get_close_matches(str(given), known, n=1)
+        close = difflib.get_close_matches(str(given)[:80], known, n=1)
         hint = f"; closest is {close[0]!r}" if close else ""
-        raise HarmonyError(f"{what} {given!r} is unknown{hint}; known are {', '.join(known)}")
+        raise HarmonyError(f"{what} {given!r:.80} is unknown{hint}; known are {', '.join(known)}")
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,10 @@ def parse(tokens: Iterable[SupportsIndex], tokenizer: Tokenizer, strict: bool = 
 
     Raises:
         HarmonyError: strict, and the tokens are no well-formed harmony; the message says where.
+
+    >>> tokens = model.to_tokens(wb.Chat().user("Where is Mia?"))[0].tolist()
+    >>> [message.role for message in text.parse(tokens, model.tokenizer).messages]
+    ['user']
     """
     ids = [operator.index(i) for i in tokens]
     found = scan(ids, tokenizer)

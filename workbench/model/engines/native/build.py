@@ -83,7 +83,7 @@ def _command(target: Path) -> list[str]:
 
 def _run(command: list[str], directory: Path) -> None:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, cwd=directory)
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", cwd=directory)
     except OSError as error:
         raise BuildError(f"the C compiler {command[0]} cannot be run: {error.strerror}") from error
     if done.returncode:

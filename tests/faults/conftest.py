@@ -1,0 +1,3 @@
+from tests.scale.clusters import client
+
+__all__ = ["client"]
