@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -13,7 +14,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save
 
-from tests.checkpoints.small import SMALL, checkpoint, same_state
+from tests.checkpoints.small import SMALL, checkpoint, plain_state, same_state
 from tests.fuzz import mutate
 from tests.fuzz.case import Case, Kind
 from tests.fuzz.tokenizers import tiny_folder
@@ -69,7 +70,11 @@ def check_config(found: tuple[Config, Any], folder: Path, case: Case) -> None:
     again.mkdir()
     (again / "config.json").write_text(json.dumps(huggingface.config_json(config, config.dtype, packed=False)))
     (again / "generation_config.json").write_text(json.dumps(huggingface.generation_json(config)))
-    assert read_config(again, config.name)[0] == config
+    read = read_config(again, config.name)[0]
+    if config.rope.factor == 1:  # plain RoPE, which is written without the context that YaRN would start from
+        read = read.with_(rope=replace(read.rope, original_context=config.rope.original_context))
+        config = config.with_(rope=replace(config.rope, beta_fast=32.0, beta_slow=1.0, truncate=False))
+    assert read == config
 
 
 # ---------------------------------------------------------------- one file
@@ -293,7 +298,7 @@ def check_model(model: Any, folder: Path, case: Case) -> None:
         )
     again = load(save_pretrained(model, folder / "again"))
     # Not the logits: packed and unpacked experts go through engines that round otherwise.
-    assert same_state(model, again) or bool(logits.isnan().any())
+    assert same_state(model, again) or any(bool(weight.isnan().any()) for weight in plain_state(model).values())
 
 
 KINDS = [

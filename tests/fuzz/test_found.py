@@ -15,14 +15,14 @@ from safetensors.torch import save
 
 from tests.checkpoints.small import SMALL, write_raw
 from tests.dictionaries.trained import random_weights
-from tests.fuzz.of_bench import bench, whole
+from tests.fuzz.of_bench import SPECS, bench, restored, whole
 from tests.fuzz.tokenizers import tiny_folder
 from workbench.checkpoints import CheckpointError, huggingface, openai
 from workbench.checkpoints.configs import read_config
 from workbench.checkpoints.safetensors_file import SafetensorsFile
 from workbench.checkpoints.shards import Shards
 from workbench.dictionaries import Dictionary, load_dictionary, save_dictionary
-from workbench.interventions import InterventionError, from_json
+from workbench.interventions import InterventionError, as_dict, from_json
 from workbench.prompts import PromptError, load_pairs
 from workbench.sweeps.journal import Journal, JournalError, framed
 from workbench.text import Tokenizer, TokenizerError
@@ -39,6 +39,7 @@ HEADERS = {
     "a key of a tensor twice": b'{"x": {"dtype": "F32", "dtype": "F16", "shape": [1], "data_offsets": [0, 4]}}',
     "nothing, 2**80 wide": {"x": {"dtype": "F32", "shape": [0, 2**40, 2**40], "data_offsets": [0, 0]}},
     "a number that is none": b'{"x": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4], "y": 1e999}}',
+    "a shape that is a word": {"x": {"dtype": "F32", "shape": "", "data_offsets": [0, 4]}},
     "metadata that is no text": {"__metadata__": {"a": [1]}},
 }
 
@@ -111,6 +112,7 @@ def test_other_configs_that_came_through_are_refused(tmp_path: Path):
     config_of(tmp_path, json.dumps(real)[:-1] + ', "head_dim": ' + "[" * 480 + "]" * 480 + "}")
     config_of(tmp_path, json.dumps(real | {"rope_parameters": {"rope_type": "yarn", "\ud800": 1}}))
     config_of(tmp_path, openai.config_json(SMALL) | {"rope_scaling_factor": 1e16})
+    config_of(tmp_path, real | {"swiglu_limit": 1e300})
     (tmp_path / "config.json").unlink()
     (tmp_path / "config.json").mkdir()
     with pytest.raises(CheckpointError, match="config"):
@@ -218,6 +220,21 @@ def test_a_whole_record_that_we_did_not_write_is_refused(tmp_path: Path, payload
         list(journal.read())
 
 
+def test_an_error_about_a_long_record_is_short(tmp_path: Path):
+    journal = Journal(tmp_path, "study")
+    (tmp_path / "study" / "x.cells").write_bytes(framed(ARRAY.replace(b'["x"]', b'["' + b"a" * 100_000 + b'", "y"]')))
+    with pytest.raises(JournalError, match="none of ours") as caught:
+        list(journal.read())
+    assert len(str(caught.value)) < 1000
+
+
+def test_a_task_that_utf8_cannot_say_is_refused_when_it_is_read_and_not_when_it_is_saved(tmp_path: Path):
+    row = {"clean": [1], "corrupt": [2], "right": 3, "wrong": 4, "task": "\ud800"}
+    (tmp_path / "p.jsonl").write_text(json.dumps(row))
+    with pytest.raises(PromptError, match="task is"):
+        load_pairs(tmp_path / "p.jsonl", None)
+
+
 def test_the_names_of_other_studies_survive_files_that_are_none(tmp_path: Path):
     journal = Journal(tmp_path, "study")
     for name, text in {"a": DEEP, "b": "[1]", "c": "{"}.items():
@@ -277,6 +294,42 @@ def test_messages_with_fields_of_other_types_are_refused(message: dict[str, Any]
     with pytest.raises(ValueError, match="message 0: ") as caught:
         chats.from_list([message])
     str(caught.value).encode()
+
+
+def test_messages_of_a_browser_cannot_make_a_bench_that_its_own_file_refuses():
+    """A third prompt came into being, and a label that was a number could not be drawn."""
+    live, said = bench(), []
+    kept, live.send = live.send, lambda message, buffers=None: said.append(message)
+    try:
+        for action in (
+            {"kind": "prompt", "name": "third", "text": "a"},
+            {"kind": "add", "spec": as_dict(SPECS[1]), "label": 5},
+        ):
+            live._heard(live, {"do": "act", "view": "bench", "action": action}, [])
+    finally:
+        live.send = kept
+    errors = [message["error"] for message in said if message["did"] == "failed"]
+    assert errors[0].startswith("there is no prompt 'third'") and errors[1].startswith("label: expected words")
+
+
+@pytest.mark.parametrize("answer", [[], [1], [1, 2, 3], ["a"] * 100_000], ids=["none", "one", "three", "many"])
+def test_an_answer_of_a_workspace_is_two_tokens(answer: list[Any]):
+    with pytest.raises(ValueError, match="expected two tokens") as caught:
+        workspace.restore(restored().session, json.dumps(whole() | {"study": whole()["study"] | {"answer": answer}}))
+    assert len(str(caught.value)) < 1000
+
+
+def test_an_error_about_an_intervention_of_many_characters_is_short():
+    with pytest.raises(InterventionError) as caught:
+        from_json(json.dumps([as_dict(SPECS[6]) | {"source": "a" * 100_000}]))[0].check(bench().config, 3)
+    assert len(str(caught.value)) < 3000
+
+
+def test_a_selection_that_is_no_object_is_refused_in_our_words():
+    with pytest.raises(ValueError, match=r"not as bench\.save writes it: TypeError expected an object"):
+        workspace.restore(
+            restored().session, json.dumps(whole() | {"screen": whole()["screen"] | {"selection": ["a"]}})
+        )
 
 
 def test_a_workspace_is_refused_whole_also_where_its_prompts_are_no_objects():

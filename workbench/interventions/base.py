@@ -20,10 +20,15 @@ Hook = tuple[str, Callable]
 Positions = tuple[int, ...] | None
 
 KINDS: dict[str, type[Intervention]] = {}
+_LONGEST = 2000  # characters of an error
 
 
 class InterventionError(ValueError):
     """An intervention that cannot be: the message names it, what was given, and the nearest that there is."""
+
+    def __init__(self, message: str) -> None:
+        # It may quote a name, or positions, of a hundred thousand characters.
+        super().__init__(message if len(message) <= _LONGEST else f"{message[:_LONGEST]} …")
 
 
 @dataclass(frozen=True)

@@ -167,6 +167,8 @@ def _check_sizes(config: Config) -> None:
         raise ConfigError(
             f"experts_per_token={config.experts_per_token}: expected 1 to n_experts={config.n_experts}, the top-k"
         )
+    if not (0 < config.swiglu_limit <= 65504 or config.swiglu_limit == math.inf):
+        raise ConfigError(f"swiglu_limit={config.swiglu_limit!r}: expected a positive number that float16 has, or inf")
     if config.sliding_window < 1:
         raise ConfigError(f"sliding_window={config.sliding_window}: a query sees at least itself, so expected ≥ 1")
     if config.dtype not in ("bfloat16", "float32", "float16", "float64"):

@@ -58,7 +58,8 @@ def misfit(pair: Pair, tokenizer: Tokenizer | None) -> str | None:
         return "clean and corrupt are the same tokens"
     for name, ids in answers.items():
         if len(ids) != 1:
-            return f"{name} {getattr(pair, name)!r:.80} is {len(ids)} tokens{_pieces(ids, tokenizer)}, expected exactly one"
+            found = f"{len(ids)} tokens{_pieces(ids, tokenizer)}"
+            return f"{name} {getattr(pair, name)!r:.80} is {found}, expected exactly one"
     return "right and wrong are the same token" if answers["right"] == answers["wrong"] else None
 
 

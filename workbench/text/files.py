@@ -41,10 +41,11 @@ def read_directory(path: Path) -> TokenizerFiles:
     config = _read_json(path / "tokenizer_config.json")
     names = _read_json(path / "special_tokens_map.json") | {k: v for k, v in config.items() if v is not None}
     n_ids = _read_json(path / "config.json").get("vocab_size")
+    special = {role: _content(path, role, names[role]) for role in _ROLES if names.get(role)}
     return TokenizerFiles(
         path=path,
         definition=_read_text(main),
-        special_names={role: _content(path, role, names[role]) for role in _ROLES if names.get(role)},
+        special_names={role: content for role, content in special.items() if content},
         added_tokens=_added_tokens(path, config),
         chat_template=_chat_template(path, config),
         n_ids=n_ids if type(n_ids) is int and 0 <= n_ids < MOST_IDS else None,

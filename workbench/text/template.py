@@ -73,7 +73,7 @@ def as_date(date: Date | str | None) -> Date | None:
     try:
         return Date.fromisoformat(date)
     except (TypeError, ValueError):
-        raise ValueError(f"date {date!r} is not a date; give a datetime.date or 'YYYY-MM-DD'") from None
+        raise ValueError(f"date {date!r:.80} is not a date; give a datetime.date or 'YYYY-MM-DD'") from None
 
 
 def _join(chunks: Iterable[str]) -> str:

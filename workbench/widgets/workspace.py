@@ -131,8 +131,9 @@ def _read_study(session: Session, given: Mapping[str, Any]) -> tuple[Any, ...]:
         check_name(name, "vector")
         recipes.check(recipe, session.model)
     answer = None if given["answer"] is None else tuple(given["answer"])
-    if answer is not None and not all(type(token) is int and 0 <= token < session.config.d_vocab for token in answer):
-        raise ValueError(f"this workspace's answer is {answer!r}: expected two tokens of the vocabulary")
+    known = [type(token) is int and 0 <= token < session.config.d_vocab for token in answer or ()]
+    if answer is not None and known != [True, True]:
+        raise ValueError(f"this workspace's answer is {answer!r:.80}: expected two tokens of the vocabulary")
     state = State(tuple(prompts), str(given["subject"]), chips, answer, dict(given["vectors"]))
     session.check(state)
     return study_of(state)
