@@ -59,8 +59,7 @@ faults: $(VENV)/installed-test
 	WORKBENCH_FAULTS=full $(PYTHON) -m pytest tests/faults tests/scale $(ARGS)
 
 fuzz: $(VENV)/installed-test
-	WORKBENCH_FUZZ=$(INPUTS) $(PYTHON) -m pytest -n auto --maxprocesses=4 tests/fuzz $(ARGS)
-INPUTS ?= 100000
+	$(PYTHON) -m tests.fuzz $(ARGS)
 
 robust: $(VENV)/installed-test
 	WORKBENCH_ROBUST=full $(PYTHON) -m pytest tests/robust $(ARGS)

@@ -16,6 +16,7 @@ from safetensors.torch import save
 from tests.checkpoints.small import SMALL, write_raw
 from tests.dictionaries.trained import random_weights
 from tests.fuzz.of_bench import SPECS, bench, restored, whole
+from tests.fuzz.of_data import pickled
 from tests.fuzz.tokenizers import tiny_folder
 from workbench.checkpoints import CheckpointError, huggingface, openai
 from workbench.checkpoints.configs import read_config
@@ -321,8 +322,16 @@ def test_an_answer_of_a_workspace_is_two_tokens(answer: list[Any]):
 
 def test_an_error_about_an_intervention_of_many_characters_is_short():
     with pytest.raises(InterventionError) as caught:
-        from_json(json.dumps([as_dict(SPECS[6]) | {"source": "a" * 100_000}]))[0].check(bench().config, 3)
+        from_json(json.dumps([as_dict(SPECS[6]) | {"source": "a" * 100_000}]))[0].check(bench().model.config, 3)
     assert len(str(caught.value)) < 3000
+
+
+def test_an_error_about_a_subject_that_is_a_long_list_is_short():
+    with pytest.raises(ValueError, match="there is no prompt") as caught:
+        workspace.restore(
+            restored().session, json.dumps(whole() | {"study": whole()["study"] | {"subject": [0] * 20_000}})
+        )
+    assert len(str(caught.value)) < 1000
 
 
 def test_a_selection_that_is_no_object_is_refused_in_our_words():
@@ -336,6 +345,26 @@ def test_a_workspace_is_refused_whole_also_where_its_prompts_are_no_objects():
     for prompts in (5, [5], [["name"]], {"name": "x"}):
         with pytest.raises(ValueError, match=r"not as bench\.save writes it|a prompt is an object"):
             workspace.prompts_of(json.dumps(whole() | {"study": whole()["study"] | {"prompts": prompts}}))
+
+
+def test_a_recipe_with_a_key_of_half_a_character_is_refused_in_words_that_can_be_printed():
+    with pytest.raises(ValueError, match="has values") as caught:
+        recipes.check({"kind": "numbers", "values": [1.0], "\ud800": 1}, bench().model)
+    str(caught.value).encode()
+
+
+def test_a_torch_file_in_which_the_system_cannot_seek_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Its directory points before its beginning."""
+    for name, data in pickled().items():
+        (tmp_path / name).write_bytes(data)
+    assert load_dictionary(tmp_path).n_features == 20
+
+    def seek(*args: Any, **options: Any) -> None:
+        raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(torch, "load", seek)
+    with pytest.raises(CheckpointError, match="a torch file of tensors alone"):
+        load_dictionary(tmp_path)
 
 
 def test_a_vector_too_large_for_float32_or_for_the_memory_is_refused():

@@ -174,17 +174,15 @@ def test_a_sweep_that_is_cancelled_leaves_nothing_on_the_cluster(client):
     assert not any(client.processing().values())
 
 
-def test_short_batches_share_a_task_and_are_still_measured_one_by_one(client):
+def test_short_batches_share_a_task_and_are_still_measured_one_by_one(client, monkeypatch):
     def sizes(cells):
-        return [{"cells": len(cells), "first": cells[0]["i"]} for cells in [cells] for _ in cells]
+        return [{"cells": len(cells), "first": cells[0]["i"]}] * len(cells)
 
-    tasks: list[int] = []
-    executor = client.get_executor()
-    real = executor.submit
-    executor.submit = lambda function, task, batches, **how: (
-        tasks.append(len(batches)) or real(function, task, batches, **how)
+    tasks, real = [], client.submit
+    monkeypatch.setattr(
+        client, "submit", lambda do, task, batches, **how: tasks.append(len(batches)) or real(do, task, batches, **how)
     )
-    made = sweep(sizes, Grid(i=range(201)), batch=2, executor=executor, progress=False).to_xarray()
+    made = spread(sizes, Grid(i=range(201)), client, batch=2).to_xarray()
     assert made.cells.values.tolist() == [2] * 200 + [1]
     assert made["first"].values.tolist() == [i - i % 2 for i in range(201)]
     assert sum(tasks) == 101 and len(tasks) < 101 and tasks[0] == 1

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import pickle
 import threading
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,7 +17,7 @@ from tests.scale.measures import NANO, ROWS, ablated, numbers
 from workbench import provenance
 from workbench.checkpoints import recipe_of
 from workbench.sweeps import Grid, sweep
-from workbench.sweeps.executors import LOST, ExecutorError
+from workbench.sweeps.executors import LOST, ExecutorError, _follow
 from workbench.sweeps.workers import LATER, VALUES, WorkerError, measured, packed
 
 GRID = Grid(i=range(6))
@@ -120,6 +122,17 @@ def test_of_several_batches_in_a_task_those_that_would_be_late_come_back_unmeasu
     assert [kind for kind, _ in answers] == [VALUES] + [LATER] * 5
     answers, _ = measured(task, batches)
     assert [pickle.loads(found) for _, found in answers] == [[cell["i"] * 0.5] for cell in GRID]
+
+
+@pytest.mark.parametrize("status", ["pending", "cancelled"])
+def test_an_error_on_the_way_back_from_dask_ends_the_wait(status):
+    class Client:
+        async def gather(self, sent, asynchronous):
+            raise OSError("the worker that had it is gone")
+
+    found = Future()
+    asyncio.run(_follow(Client(), SimpleNamespace(status=status), found))
+    assert found.done() and found.cancelled() == (status == "cancelled")
 
 
 def test_cells_are_made_when_there_is_room_for_them_and_not_before():

@@ -56,7 +56,7 @@ KINDS = {
     ),
 }
 # What torch.load raises for a pickle with more than tensors in it, and for damaged files.
-_UNREADABLE = (UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError)
+_UNREADABLE = (UnpicklingError, RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError)
 _SITES = {"resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"}
 
 

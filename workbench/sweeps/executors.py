@@ -220,8 +220,19 @@ class _Cluster(_Pool):
 
     def submit(self, task: Task, cells: list[bytes], **how: Any) -> Future[Any]:
         self._connected()
+        if self.executor._shutdown:
+            raise _Gone("cannot schedule new futures after shutdown")
         # Not pure: the same batch sent again is another task, and not the one that was lost.
-        return super().submit(task, cells, seconds=2 * SLICE, pure=False, **how)
+        how = {"seconds": 2 * SLICE, **self.executor._kwargs, **how, "pure": False}
+        try:
+            sent = self.client.submit(measured, task, cells, **how)
+        except Exception as error:
+            raise _Gone(str(error)) from error
+        self.executor._futures.add(sent)
+        found: Future[Any] = Future()
+        found.add_done_callback(lambda found: found.cancelled() and sent.status != "cancelled" and sent.cancel())
+        self.client.loop.add_callback(_follow, self.client, sent, found)
+        return found
 
     def _connected(self) -> None:
         """Waits for a client that lost its scheduler and looks for it; it gives up by itself."""
@@ -229,3 +240,21 @@ class _Cluster(_Pool):
             time.sleep(0.1)
         if self.client.status != "running":
             raise _Gone(f"the Dask client is {self.client.status}; its scheduler is gone, or it was closed")
+
+
+async def _follow(client: Any, sent: Any, found: Future[Any]) -> None:
+    """Give what came of a Dask future to one of Python's, whatever that is.
+
+    Dask's own executor does not: it drops an error of the way back, as after a restart, and its future never ends.
+    """
+    try:
+        value = await client.gather(sent, asynchronous=True)
+    except BaseException as error:
+        if sent.status == "cancelled" or not isinstance(error, Exception):
+            found.cancel()
+            found.set_running_or_notify_cancel()
+        elif not found.cancelled():
+            found.set_exception(error)
+    else:
+        if found.set_running_or_notify_cancel():
+            found.set_result(value)

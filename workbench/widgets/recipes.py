@@ -123,7 +123,7 @@ def check(recipe: Any, model: HookedGptOss) -> None:
         raise ValueError(f"a vector's recipe is an object with a kind, one of {', '.join(KINDS)}: got {recipe!r:.80}")
     expected = KINDS[recipe["kind"]].fields
     if set(recipe) != {"kind", *expected}:
-        raise ValueError(f"a vector of kind {recipe['kind']!r} has {', '.join(expected)}: got {', '.join(recipe)}")
+        raise ValueError(f"a vector of kind {recipe['kind']!r} has {', '.join(expected)}: got {[*recipe]!r:.200}")
     for name, types in expected.items():
         if not isinstance(recipe[name], types) or isinstance(recipe[name], bool):
             raise ValueError(f"a vector's {name} is {recipe[name]!r:.80}: expected {types}")

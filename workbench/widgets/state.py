@@ -79,7 +79,7 @@ class State:
         for prompt in self.prompts:
             if prompt.name == name:
                 return prompt
-        raise ValueError(f"there is no prompt {name!r}; there are {', '.join(repr(p.name) for p in self.prompts)}")
+        raise ValueError(f"there is no prompt {name!r:.80}; there are {', '.join(repr(p.name) for p in self.prompts)}")
 
     def chip(self, id: int) -> Chip:
         """A chip by its number.
@@ -90,7 +90,7 @@ class State:
         for chip in self.chips:
             if chip.id == id:
                 return chip
-        raise ValueError(f"there is no intervention {id}; there are {[chip.id for chip in self.chips]}")
+        raise ValueError(f"there is no intervention {id!r:.80}; there are {[chip.id for chip in self.chips]}")
 
     def with_specs(self, specs: tuple[Intervention, ...]) -> State:
         """Other interventions, all on."""
