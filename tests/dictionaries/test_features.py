@@ -7,7 +7,7 @@ import torch
 from tests.dictionaries.trained import SITE, random_weights
 from workbench.activations import run
 from workbench.dictionaries import Dictionary, add, feature_edit_hook
-from workbench.experiments.features import feature_activations, feature_logit_effect, top_tokens
+from workbench.experiments.directions.features import feature_activations, feature_logit_effect, top_tokens
 
 
 def test_activations_are_the_dictionarys_at_each_token_with_its_labels(runs, dictionary, tmp_path):

@@ -6,7 +6,7 @@ import torch
 
 import workbench as wb
 from workbench.activations import run
-from workbench.experiments.ablation import ablation_sweep, greedy_knock_out
+from workbench.experiments.effects.ablation import ablation_sweep, greedy_knock_out
 from workbench.interventions import AblateExpert, AblateHead, AblateMLP
 from workbench.model import HookedGptOss
 

@@ -66,7 +66,7 @@ def test_a_planted_head_scores_one_in_its_kind_and_nothing_in_the_others(model, 
 
 def test_scores_are_means_over_the_pattern_taken_one_by_one(model):
     made = head_scores(model, length=6, n_rows=2, seed=5)
-    from workbench.experiments.heads import _said_twice
+    from workbench.experiments.observe.heads import _said_twice
 
     tokens = _said_twice(model, 6, 2, 5)
     assert torch.equal(tokens[:, :6], tokens[:, 6:])

@@ -11,11 +11,11 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from tests.experiments.pairs import RIGHT, WRONG, cached, difference, exact_model, far, written
-from workbench.experiments.circuit_runs import all_edges, run_circuit
-from workbench.experiments.circuits import Circuit, auroc, compare_circuits
-from workbench.experiments.faithfulness import completeness, faithfulness, faithfulness_curve, minimality
+from workbench.experiments.circuits.circuit import Circuit, auroc, compare_circuits
+from workbench.experiments.circuits.faithfulness import completeness, faithfulness, faithfulness_curve, minimality
+from workbench.experiments.circuits.runs import all_edges, run_circuit
 from workbench.experiments.nodes import Node, all_nodes, all_receivers
-from workbench.experiments.paths import path_patching
+from workbench.experiments.patching.paths import path_patching
 from workbench.model import HookedGptOss
 from workbench.prompts import Pair
 

@@ -6,7 +6,7 @@ import torch
 
 import workbench as wb
 from workbench.experiments import direct_logit_attribution
-from workbench.experiments.component_numbers import component_numbers
+from workbench.experiments.lenses.component_numbers import component_numbers
 
 TEXT = "Anna gave a hat to Ben and Ben took it"
 ANSWERS = (690, 688)

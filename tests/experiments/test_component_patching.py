@@ -7,8 +7,8 @@ from transformer_lens import patching
 
 import workbench as wb
 from workbench.activations import run
-from workbench.experiments import cells
-from workbench.experiments.patching import component_patching, patching_grid
+from workbench.experiments.patching import cells
+from workbench.experiments.patching.grid import component_patching, patching_grid
 from workbench.model import HookedGptOss
 
 CLEAN, CORRUPTED = "Mia and Ben went to the park. Mia gave", "Mia and Ben went to the park. Ben gave"

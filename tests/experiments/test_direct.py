@@ -7,7 +7,7 @@ import torch
 import workbench as wb
 from tests.experiments.pairs import RIGHT, WRONG, cached, exact_model, far, written
 from workbench.activations import run
-from workbench.experiments.direct import direct_logit_attribution
+from workbench.experiments.lenses.direct import direct_logit_attribution
 
 PARTS = ("embed", "heads", "attn_bias", "experts")
 

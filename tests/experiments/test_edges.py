@@ -7,10 +7,10 @@ import torch
 from tests.experiments.pairs import NEAR, RIGHT, WRONG, cached, difference, exact_model, far, near, scored
 from tests.forms import EAGER, held, packable, through
 from tests.small import SMALL, as_held, rows
-from workbench.experiments.edges import edge_attribution, top_edges
-from workbench.experiments.gradients import attribution_patching
+from workbench.experiments.attribution.edges import edge_attribution, top_edges
+from workbench.experiments.attribution.gradients import attribution_patching
 from workbench.experiments.nodes import Receiver, all_nodes, all_receivers
-from workbench.experiments.paths import path_patching
+from workbench.experiments.patching.paths import path_patching
 from workbench.model import HookedGptOss, random_weights
 
 
@@ -117,7 +117,7 @@ def test_where_every_expert_is_routed_to_eap_ig_explains_all_that_eap_leaves_une
 
 def test_many_steps_in_several_passes_are_the_same(exact, texts, monkeypatch):
     whole = edge_attribution(exact, *texts, (RIGHT, WRONG), "eap-ig", steps=5)
-    monkeypatch.setattr("workbench.experiments.edges._MOST", 20)
+    monkeypatch.setattr("workbench.experiments.attribution.edges._MOST", 20)
     parts = edge_attribution(exact, *texts, (RIGHT, WRONG), "eap-ig", steps=5)
     assert np.allclose(parts.score, whole.score, atol=1e-10, equal_nan=True)
 

@@ -7,7 +7,7 @@ import pytest
 
 from workbench.activations import run
 from workbench.experiments import routing_statistics
-from workbench.experiments.expert_contexts import context_tokens, expert_contexts
+from workbench.experiments.experts.expert_contexts import context_tokens, expert_contexts
 
 TEXTS = [
     "Mia lives in the park.",

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from workbench.activations import run
-from workbench.experiments.expert_effects import expert_effects
-from workbench.experiments.expert_lens import expert_lens
+from workbench.experiments.effects.expert_effects import expert_effects
+from workbench.experiments.lenses.expert_lens import expert_lens
 from workbench.interventions import AblateExpert, InterventionError
 
 TEXTS = ["Mia lives in the park. Tom", "Tom saw a dog", "One day Ana walked to the mill", "1 2 3 4 5"]

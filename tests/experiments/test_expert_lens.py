@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from workbench.activations import run
-from workbench.experiments.expert_lens import expert_lens
+from workbench.experiments.lenses.expert_lens import expert_lens
 from workbench.figures.expert_lens import SHADES, expert_lens_heatmap
 
 

@@ -21,9 +21,14 @@ from tests.experiments.pairs import (
 from tests.forms import EAGER, held, packable, through
 from tests.small import SMALL, as_held, rows
 from workbench.activations import run
-from workbench.experiments.gradients import GRADIENT_KINDS, STREAM, attribution_patching, integrated_gradients
+from workbench.experiments.attribution.gradients import (
+    GRADIENT_KINDS,
+    STREAM,
+    attribution_patching,
+    integrated_gradients,
+)
 from workbench.experiments.metrics import kl_from
-from workbench.experiments.patching import patching_grid
+from workbench.experiments.patching.grid import patching_grid
 from workbench.model import HookedGptOss, random_weights
 
 STEP = 1e-6
@@ -203,7 +208,7 @@ def test_many_steps_in_several_passes_are_the_same(exact, texts, monkeypatch):
         return integrated_gradients(exact, *texts, (RIGHT, WRONG), ["attn_out"], steps=7, progress=False)
 
     whole = made()
-    monkeypatch.setattr("workbench.experiments.gradients._MOST", 30)
+    monkeypatch.setattr("workbench.experiments.attribution.gradients._MOST", 30)
     assert np.allclose(made().effect, whole.effect, atol=1e-10)
     assert np.array_equal(made().route_flips, whole.route_flips)
 

@@ -10,7 +10,7 @@ from tests.experiments.pairs import RIGHT, WRONG, by_hand, cached, exact_model, 
 from tests.forms import FORMS
 from tests.small import SMALL, rows, small_model
 from workbench.activations import run
-from workbench.experiments.graph import attribution_graph
+from workbench.experiments.graphs.graph import attribution_graph
 from workbench.experiments.nodes import Node
 from workbench.interventions import AblateHead
 from workbench.model import HookedGptOss

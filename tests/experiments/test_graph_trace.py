@@ -6,9 +6,9 @@ import torch
 
 from tests.experiments.pairs import RIGHT, WRONG, cached, exact_model, written
 from tests.small import rows
-from workbench.experiments.graph import attribution_graph
-from workbench.experiments.graph_cost import graph_cost
-from workbench.experiments.graph_trace import Trace
+from workbench.experiments.graphs.cost import graph_cost
+from workbench.experiments.graphs.graph import attribution_graph
+from workbench.experiments.graphs.trace import Trace
 from workbench.experiments.nodes import Node
 from workbench.model import HookedGptOss
 
@@ -111,7 +111,7 @@ def test_the_cost_counts_every_node_and_every_edge_that_can_be(model, tokens) ->
 
 
 def test_what_cannot_fit_is_refused_before_anything_runs(model, tokens, monkeypatch) -> None:
-    from workbench.experiments import graph_cost as module
+    from workbench.experiments.graphs import cost as module
     from workbench.model.memory import Free
 
     monkeypatch.setattr(module, "free_memory", lambda device: Free(10_000, "a test"))

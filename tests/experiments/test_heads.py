@@ -8,7 +8,7 @@ import torch
 from transformer_lens.head_detector import detect_head
 
 from workbench.activations import run
-from workbench.experiments.heads import head_matches, head_scores
+from workbench.experiments.observe.heads import head_matches, head_scores
 from workbench.figures.head_matches import head_matches as drawn
 
 TEXT = "Mia lives in the park. Tom lives in the mill. Mia lives in the"
@@ -38,7 +38,7 @@ def test_the_share_is_transformer_lens_head_detectors_score(model, made, kind):
 
 def test_head_scores_are_the_detectors_on_random_tokens_said_twice(model):
     """The detector divides by the attention of all queries, ours by the queries that have such a place."""
-    from workbench.experiments.heads import _said_twice
+    from workbench.experiments.observe.heads import _said_twice
 
     tokens = _said_twice(model, 8, 1, 3)
     scores = head_scores(model, length=8, n_rows=1, seed=3)

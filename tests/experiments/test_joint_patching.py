@@ -9,9 +9,9 @@ import torch
 import workbench as wb
 from workbench.activations import Run, run
 from workbench.experiments import attribution_patching, patching_grid
-from workbench.experiments.joint_patching import joint_patching
-from workbench.experiments.patch_setting import FIRST_GROUP
-from workbench.experiments.patching_controls import patching_controls, random_like
+from workbench.experiments.patching.controls import patching_controls, random_like
+from workbench.experiments.patching.joint import joint_patching
+from workbench.experiments.patching.setting import FIRST_GROUP
 from workbench.model import HookedGptOss
 
 CLEAN, CORRUPTED = "One day Mia went to the park. Tom saw Mia and", "One day Ben went to the park. Tom saw Ben and"

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from workbench.activations import run
-from workbench.experiments.lens_difference import lens_difference, partners
-from workbench.experiments.logit_lens import logit_lens
+from workbench.experiments.lenses.lens_difference import lens_difference, partners
+from workbench.experiments.lenses.logit_lens import logit_lens
 from workbench.figures.lens_difference import SHADES, lens_difference_heatmap
 from workbench.interventions import AblateHead, AblateLayer
 

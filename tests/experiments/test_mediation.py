@@ -9,7 +9,7 @@ from tests.experiments.pairs import RIGHT, WRONG, cached, difference, exact_mode
 from tests.small import rows
 from workbench import compiled
 from workbench.activations import run
-from workbench.experiments.mediation import mediation
+from workbench.experiments.effects.mediation import mediation
 from workbench.experiments.metrics import logit_difference
 from workbench.interventions import AblateExpert, AblateHead, ForceExpert, Patch, Steer
 from workbench.model import HookedGptOss

@@ -8,7 +8,7 @@ import torch
 
 from tests.forms import EAGER, held, packable
 from workbench.activations import run
-from workbench.experiments.neurons import neurons
+from workbench.experiments.lenses.neurons import neurons
 from workbench.figures.neurons import neuron_table
 from workbench.model import HookedGptOss, random_weights
 

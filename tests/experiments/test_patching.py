@@ -10,8 +10,9 @@ from transformer_lens import patching
 
 import workbench as wb
 from workbench.activations import Run, run
-from workbench.experiments import cells, patching_grid
-from workbench.experiments.cells import SITES
+from workbench.experiments import patching_grid
+from workbench.experiments.patching import cells
+from workbench.experiments.patching.cells import SITES
 
 CLEAN, CORRUPTED = "One day Mia went to the park.", "One day Tom went to the mill."
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from tests.experiments.pairs import RIGHT, WRONG, by_hand, cached, exact_model, far, scored, written
 from workbench.activations import run
 from workbench.experiments.nodes import Node, Receiver, all_nodes, all_receivers
-from workbench.experiments.paths import path_patching
+from workbench.experiments.patching.paths import path_patching
 
 SENDERS = ["embed", "L0H1", "L0E2", "L1H3", "L1E0@5", "L1E4", "embed@2"]
 
@@ -164,7 +164,7 @@ def test_with_frozen_routing_every_later_route_is_that_of_the_corrupted_run(exac
 
 
 def test_how_many_go_in_one_pass_changes_no_number(exact, texts, found, monkeypatch):
-    monkeypatch.setattr("workbench.experiments.paths._MOST", 30)
+    monkeypatch.setattr("workbench.experiments.patching.paths._MOST", 30)
     again = path_patching(exact, *texts, (RIGHT, WRONG), SENDERS, RECEIVERS[:12], progress=False)
     assert np.allclose(again.effect, found.effect[:, :12], atol=1e-10, equal_nan=True)
 

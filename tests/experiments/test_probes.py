@@ -6,8 +6,8 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import balanced_accuracy_score, r2_score
 
 from workbench.activations import run
-from workbench.experiments import probes
-from workbench.experiments.probes import probe
+from workbench.experiments.directions import probes
+from workbench.experiments.directions.probes import probe
 from workbench.figures.probes import probe_scores
 
 quiet = {"progress": False}

@@ -8,9 +8,9 @@ import pytest
 
 from tests.small import as_in_a_notebook  # noqa: F401  a fixture
 from workbench.activations import run
-from workbench.experiments.routes import Routes, collect
-from workbench.experiments.routing_changes import expert_paths, routing_contrast, routing_saturation
-from workbench.experiments.routing_statistics import (
+from workbench.experiments.experts.routes import Routes, collect
+from workbench.experiments.experts.routing_changes import expert_paths, routing_contrast, routing_saturation
+from workbench.experiments.experts.routing_statistics import (
     mutual_information,
     routing_statistics,
     vocabulary_specialisation,
@@ -126,7 +126,7 @@ def random_routes(seed: int, n: int = 600) -> Routes:
 
 
 def test_the_null_meets_the_information_of_routes_that_know_nothing():
-    from workbench.experiments.routing_statistics import _information
+    from workbench.experiments.experts.routing_statistics import _information
 
     routes = random_routes(1)
     ids = np.unique(routes.token_id, return_inverse=True)[1]

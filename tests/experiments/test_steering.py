@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from workbench.activations import run
-from workbench.experiments.steering import (
+from workbench.experiments.directions.steering import (
     SteeringVector,
     contrastive_activation_addition,
     difference_of_means,
@@ -107,7 +107,7 @@ def test_the_direction_of_a_token_raises_it_and_controls_of_its_norm_do_not(mode
 
 
 def test_controls_have_the_norm_of_the_vector_and_are_repeatable(model):
-    from workbench.experiments.steering import _controls
+    from workbench.experiments.directions.steering import _controls
 
     vector = difference_of_means(model, PARKS, MILLS, SITE, shuffles=4, **quiet)
     controls, kinds = _controls(vector, 6, seed=1)

@@ -6,10 +6,11 @@ import torch
 import xarray as xr
 
 from workbench.activations import run
-from workbench.experiments import ablation, prompts
-from workbench.experiments.ablation import ablation_sweep, greedy_knock_out
+from workbench.experiments import prompts
+from workbench.experiments.effects import ablation
+from workbench.experiments.effects.ablation import ablation_sweep, greedy_knock_out
 from workbench.experiments.metrics import as_metric, kl_from, logit_difference, probability
-from workbench.experiments.patching import patching_grid
+from workbench.experiments.patching.grid import patching_grid
 from workbench.interventions import AblateExpert, AblateHead, AblateMLP, AblatePosition, EditSink, KnockOut, Patch
 from workbench.prompts import Pair
 from workbench.text import Chat

@@ -10,7 +10,7 @@ import torch
 import workbench as wb
 from workbench.activations import run
 from workbench.experiments import logit_lens
-from workbench.experiments.tuned_lens import TunedLens, _loss, _streams, lens_kl, train_tuned_lens, tuned_lens
+from workbench.experiments.lenses.tuned_lens import TunedLens, _loss, _streams, lens_kl, train_tuned_lens, tuned_lens
 from workbench.figures import tuned_lens as drawn
 from workbench.training.microworld import DOCUMENTS
 

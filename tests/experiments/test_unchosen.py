@@ -6,8 +6,8 @@ import torch
 
 import workbench as wb
 from workbench.activations import run
-from workbench.experiments.direct import direct_logit_attribution
-from workbench.experiments.unchosen import unchosen_experts
+from workbench.experiments.experts.unchosen import unchosen_experts
+from workbench.experiments.lenses.direct import direct_logit_attribution
 
 RIGHT, WRONG = " park", " mill"
 

@@ -10,8 +10,8 @@ from transformer_lens.utilities.matrix import composition_scores as theirs
 
 import workbench as wb
 from tests.forms import EAGER, held, packable
-from workbench.experiments import expert_weights
-from workbench.experiments.expert_weights import embedding_norms, expert_similarity, router_geometry
+from workbench.experiments.experts import expert_weights
+from workbench.experiments.experts.expert_weights import embedding_norms, expert_similarity, router_geometry
 from workbench.experiments.weights import composition_scores, head_circuits, ov_circuit, qk_circuit
 from workbench.figures import weights as drawn
 from workbench.model import HookedGptOss, random_weights

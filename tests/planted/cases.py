@@ -11,8 +11,8 @@ import torch
 import xarray as xr
 
 from tests.planted.models import planted
-from workbench.experiments.gradients import attribution_patching, integrated_gradients
-from workbench.experiments.patching import component_patching
+from workbench.experiments.attribution.gradients import attribution_patching, integrated_gradients
+from workbench.experiments.patching.grid import component_patching
 from workbench.prompts import Pair
 
 N = 2  # prompts of each model

@@ -21,17 +21,17 @@ from tests.planted.cases import (
 from tests.planted.models import planted
 from tests.planted.scores import Scores
 from workbench.activations import run
-from workbench.experiments.ablation import ablation_sweep
-from workbench.experiments.circuits import auroc
-from workbench.experiments.direct import direct_logit_attribution
-from workbench.experiments.heads import head_scores
-from workbench.experiments.mediation import mediation
+from workbench.experiments.circuits.circuit import auroc
+from workbench.experiments.directions.steering import difference_of_means
+from workbench.experiments.effects.ablation import ablation_sweep
+from workbench.experiments.effects.mediation import mediation
+from workbench.experiments.experts.routing_statistics import routing_statistics
+from workbench.experiments.lenses.direct import direct_logit_attribution
 from workbench.experiments.metrics import logit_difference
 from workbench.experiments.nodes import all_nodes, all_receivers
-from workbench.experiments.patching import patching_grid
-from workbench.experiments.paths import path_patching
-from workbench.experiments.routing_statistics import routing_statistics
-from workbench.experiments.steering import difference_of_means
+from workbench.experiments.observe.heads import head_scores
+from workbench.experiments.patching.grid import patching_grid
+from workbench.experiments.patching.paths import path_patching
 from workbench.interventions import Patch
 from workbench.prompts import stack
 

@@ -21,9 +21,9 @@ from tests.planted.cases import (
 )
 from tests.planted.models import planted
 from tests.planted.scores import Scores
-from workbench.experiments.circuits import auroc
-from workbench.experiments.edges import edge_attribution
-from workbench.experiments.gradients import attribution_patching, integrated_gradients
+from workbench.experiments.attribution.edges import edge_attribution
+from workbench.experiments.attribution.gradients import attribution_patching, integrated_gradients
+from workbench.experiments.circuits.circuit import auroc
 
 
 @each

@@ -22,10 +22,10 @@ from tests.planted.cases import (
 )
 from tests.planted.models import planted
 from tests.planted.scores import Scores
-from workbench.experiments.circuits import Circuit, auroc
-from workbench.experiments.edges import edge_attribution
-from workbench.experiments.faithfulness import faithfulness, faithfulness_curve, minimality
-from workbench.experiments.graph import attribution_graph
+from workbench.experiments.attribution.edges import edge_attribution
+from workbench.experiments.circuits.circuit import Circuit, auroc
+from workbench.experiments.circuits.faithfulness import faithfulness, faithfulness_curve, minimality
+from workbench.experiments.graphs.graph import attribution_graph
 
 
 @pytest.mark.parametrize("case", [case for case in (*CASES, *BOUNDARY) if case.model != "induction"], ids=str)

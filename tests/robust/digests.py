@@ -36,8 +36,8 @@ from workbench.experiments import (
     probe,
     train_tuned_lens,
 )
-from workbench.experiments.steering import SteeringVector
-from workbench.experiments.tuned_lens import TunedLens
+from workbench.experiments.directions.steering import SteeringVector
+from workbench.experiments.lenses.tuned_lens import TunedLens
 from workbench.model import HookedGptOss, random_weights
 from workbench.model.engines import native, use
 from workbench.model.fingerprint import fingerprint

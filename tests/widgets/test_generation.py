@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import workbench as wb
-from workbench.experiments.continuations import NextToken, drawn
+from workbench.experiments.observe.continuations import NextToken, drawn
 from workbench.widgets import Bench
 from workbench.widgets.views.generation_tree import ROOT, Tree, difference
 

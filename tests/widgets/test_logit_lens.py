@@ -10,7 +10,7 @@ import workbench as wb
 from tests.figures.data import HOSTILE
 from tests.widgets.cells import ran
 from workbench import experiments
-from workbench.experiments.lens_difference import lens_difference
+from workbench.experiments.lenses.lens_difference import lens_difference
 from workbench.model import NANO, HookedGptOss, random_weights
 from workbench.widgets.views import logit_lens as module
 from workbench.widgets.views.logit_lens_grid import Grid

@@ -9,8 +9,8 @@ import torch
 
 import workbench as wb
 from workbench import experiments
-from workbench.experiments.patch_setting import FIRST_GROUP
-from workbench.experiments.patching_controls import patching_controls
+from workbench.experiments.patching.controls import patching_controls
+from workbench.experiments.patching.setting import FIRST_GROUP
 from workbench.widgets.views import patching_sweep
 from workbench.widgets.views.patching import WHY
 from workbench.widgets.views.patching_study import aligned

@@ -7,8 +7,8 @@ import workbench as wb
 from tests.browser.benches import SHAPE_20B, tokens_of_length
 from workbench import experiments
 from workbench.activations import rerun
-from workbench.experiments.expert_contexts import expert_contexts
-from workbench.experiments.unchosen import unchosen_experts
+from workbench.experiments.experts.expert_contexts import expert_contexts
+from workbench.experiments.experts.unchosen import unchosen_experts
 from workbench.model import NANO, HookedGptOss, random_weights
 from workbench.widgets.wire import clean, packed
 

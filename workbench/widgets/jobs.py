@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -31,6 +32,7 @@ class Jobs:
         self._lock = threading.RLock()
         self._jobs: list[Job] = []
         self._replaceable: dict[str, Job] = {}
+        self._numbers = itertools.count(1)  # of streamed messages
 
     def wait(self, timeout: int | float | None = None) -> None:
         """Wait for everything that is under way, runs and jobs.
@@ -104,7 +106,8 @@ class Jobs:
     def stream(self, view: str, key: str, json: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
         """Push to the screen, at most twenty times a second for each view and key; the newest wins."""
         message = {"did": "stream", "view": view, "key": key, "json": json}
-        self.streams.push(("stream", view, key), lambda: self.send(message, arrays))
+        number = next(self._numbers)  # two threads may send at once: what came later must not be overtaken
+        self.streams.push(("stream", view, key), lambda: self.send({**message, "number": number}, arrays))
 
     def flush(self, view: str, key: str) -> None:
         """Push what waits for its turn."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import uuid
 from collections.abc import Callable, Mapping
@@ -20,6 +21,7 @@ from workbench.widgets.wire import clean, packed
 from workbench.widgets.worker import in_words
 
 STATIC = Path(__file__).parent / "static"
+NEWEST = ("state", "jobs", "stream")  # messages of which an older one must not come after a newer one
 # Without a kernel JupyterLab writes "Loading widget..." for ever: that line is left out where the static form stands
 # below it. (A live view has elements in it, and Lab's own errors have the class.)
 QUIET = (
@@ -48,7 +50,7 @@ class LiveView(anywidget.AnyWidget):
     def __init__(self, session: Session, single: str | None = None) -> None:
         self.session = session
         session.views = {view.name: view(session) for view in VIEWS}
-        self._sending = threading.Lock()
+        self._sending, self._numbers, self._sent = threading.Lock(), itertools.count(1), dict[Any, int]()
         self._asks = Asks(self._push)
         super().__init__(_static_id=uuid.uuid4().hex[:12], _single=single)
         session.send, session.on_settled = self._push, self._settled
@@ -90,7 +92,10 @@ class LiveView(anywidget.AnyWidget):
         return self.session.views[name]
 
     def _push(self, message: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-        # State and jobs are described when they are sent, so that of many changes the newest arrives.
+        # State and jobs are described when they are sent, so that of many changes the newest arrives. Not under the
+        # lock, for that would wait for the session's: another thread may have sent a newer description by then.
+        place = (message["did"], message.get("view"), message.get("key"))
+        number = message.pop("number", None) or next(self._numbers)
         if message["did"] == "state":
             message = {**message, "state": {**describe.state(self.session), "single": self._single}}
         elif message["did"] == "jobs":
@@ -99,6 +104,10 @@ class LiveView(anywidget.AnyWidget):
         if described:
             message = {**message, "arrays": described}
         with self._sending:
+            if message["did"] in NEWEST:
+                if number < self._sent.get(place, 0):
+                    return
+                self._sent[place] = number
             self.send(clean(message), buffers)
 
     # ------------------------------------------------------------ display

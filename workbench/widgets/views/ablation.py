@@ -13,7 +13,7 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
-from workbench.experiments.component_numbers import ACTIVATION, component_numbers
+from workbench.experiments.lenses.component_numbers import ACTIVATION, component_numbers
 from workbench.interventions import Intervention
 from workbench.widgets.session import Session
 from workbench.widgets.state import Chip, State

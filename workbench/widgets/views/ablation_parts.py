@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from workbench.experiments.component_numbers import component_shape as shape
+from workbench.experiments.lenses.component_numbers import component_shape as shape
 from workbench.interventions import AblateExpert, AblateHead, AblateLayer, EditSink, Intervention
 from workbench.model import Config
 

@@ -13,7 +13,7 @@ import xarray as xr
 from workbench.atlases.contexts import Context
 from workbench.atlases.queries import Atlas
 from workbench.atlases.reading import up_to
-from workbench.experiments.expert_effects import Measured, expert_effects, gathered
+from workbench.experiments.effects.expert_effects import Measured, expert_effects, gathered
 from workbench.widgets.session import Session
 from workbench.widgets.worker import Job
 

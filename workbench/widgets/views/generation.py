@@ -12,7 +12,7 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
-from workbench.experiments.continuations import NextToken, drawn
+from workbench.experiments.observe.continuations import NextToken, drawn
 from workbench.figures.style import INK, SOFT, figure
 from workbench.figures.text import label
 from workbench.widgets import recipes, static

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from workbench import figures
-from workbench.experiments.graph_cost import graph_cost
+from workbench.experiments.graphs.cost import graph_cost
 from workbench.experiments.nodes import Node
 from workbench.figures.text import visible
 from workbench.model.memory import readable
@@ -259,7 +259,7 @@ class Graph(View):
             made = f"graph = experiments.attribution_graph({given}, n_nodes={study.n_nodes}, confirm={confirm}, {at})"
             return f"{made}\nfigures.attribution_graph(graph{edges})"
         return (
-            "from workbench.experiments.graph_trace import Trace\n\n"
+            "from workbench.experiments.graphs.trace import Trace\n\n"
             f"trace = Trace({given}, {study.n_nodes}, {at})\ntrace.confirm({confirm})\n"
             f"trace.confirm({traced.asked!r})\ngraph = trace.dataset()\nfigures.attribution_graph(graph{edges})"
         )

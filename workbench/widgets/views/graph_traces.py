@@ -10,7 +10,7 @@ from typing import Any
 
 import xarray as xr
 
-from workbench.experiments.graph_trace import Trace
+from workbench.experiments.graphs.trace import Trace
 from workbench.widgets.session import Session
 from workbench.widgets.views.graph_arrays import Arrays, arrays_of, checked, summary
 from workbench.widgets.views.graph_study import Study

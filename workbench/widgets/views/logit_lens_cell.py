@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from workbench.activations import Run
-from workbench.experiments.logit_lens import EMBEDDING, lens_logits
+from workbench.experiments.lenses.logit_lens import EMBEDDING, lens_logits
 from workbench.widgets.views.logit_lens_grid import Grid
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import numpy as np
 import xarray as xr
 
 from workbench.activations import Run
-from workbench.experiments.lens_difference import MEANING, numbers_apart, partners
-from workbench.experiments.logit_lens import EMBEDDING, lens_logits, lens_numbers, single_target, texts_of
+from workbench.experiments.lenses.lens_difference import MEANING, numbers_apart, partners
+from workbench.experiments.lenses.logit_lens import EMBEDDING, lens_logits, lens_numbers, single_target, texts_of
 from workbench.experiments.rows import numpy, provenance, row_coords
 from workbench.widgets.worker import Job
 

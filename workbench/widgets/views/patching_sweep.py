@@ -12,9 +12,9 @@ import xarray as xr
 
 from workbench import experiments
 from workbench.activations import Run
-from workbench.experiments.joint_patching import joint_patching
 from workbench.experiments.metrics import as_metric
-from workbench.experiments.patching_controls import patching_controls
+from workbench.experiments.patching.controls import patching_controls
+from workbench.experiments.patching.joint import joint_patching
 from workbench.figures.text import visible
 from workbench.widgets.session import Session
 from workbench.widgets.streams import INTERVAL

@@ -32,7 +32,7 @@ def of(
     if at is not None:
         asked = f"{run}, {at[0]}, {at[1]}, {answers}, n={n}{_sources(session)}"
         lines += [
-            "from workbench.experiments.unchosen import unchosen_experts",
+            "from workbench.experiments.experts.unchosen import unchosen_experts",
             f"unchosen = unchosen_experts({asked})",
         ]
     if corpus is not None:
@@ -57,6 +57,6 @@ def _corpus(corpus: Texts, own: bool) -> str:
         return "# the corpus was given from Python: expert_contexts(model, texts, domains) runs it again"
     made = f"texts = {texts!r}\ndomains = {domains!r}" if own else MICROWORLD
     return (
-        f"from workbench.experiments.expert_contexts import expert_contexts\n{made}\n"
+        f"from workbench.experiments.experts.expert_contexts import expert_contexts\n{made}\n"
         f"contexts = expert_contexts(model, texts, domains, around={AROUND}, progress=False)"
     )

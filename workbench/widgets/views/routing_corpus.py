@@ -8,7 +8,7 @@ from typing import Any
 
 import xarray as xr
 
-from workbench.experiments.expert_contexts import context_tokens, expert_contexts
+from workbench.experiments.experts.expert_contexts import context_tokens, expert_contexts
 from workbench.figures.text import visible
 from workbench.training.microworld import DOCUMENTS
 from workbench.widgets.session import Session

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from workbench.activations import Run, rerun
-from workbench.experiments.unchosen import unchosen_experts
+from workbench.experiments.experts.unchosen import unchosen_experts
 from workbench.interventions import ForceExpert
 from workbench.widgets.session import Session
 from workbench.widgets.state import EDITED

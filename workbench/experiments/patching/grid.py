@@ -8,10 +8,10 @@ from typing import Any, Literal, get_args
 import xarray as xr
 
 from workbench.activations import Run
-from workbench.experiments.cells import SITES, all_cells, expert_cells, head_cells
-from workbench.experiments.cells import Cell as Patched
 from workbench.experiments.metrics import Metric
-from workbench.experiments.patch_setting import Direction, Setting, checked_list, chosen_layers, set_up
+from workbench.experiments.patching.cells import SITES, all_cells, expert_cells, head_cells
+from workbench.experiments.patching.cells import Cell as Patched
+from workbench.experiments.patching.setting import Direction, Setting, checked_list, chosen_layers, set_up
 from workbench.experiments.watch import Cancel, Watch
 from workbench.model import HookedGptOss
 from workbench.model.interrupts import without_gradients

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.experiments.contrast import at_least_float32
-from workbench.experiments.frozen import Frozen
+from workbench.experiments.graphs.frozen import Frozen
 from workbench.experiments.nodes import Node
 from workbench.experiments.readers import normed, slots_out
 from workbench.experiments.rows import quantity

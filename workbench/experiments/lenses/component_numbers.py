@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.activations import Run, site_of
-from workbench.experiments.direct import _column, _Reader
+from workbench.experiments.lenses.direct import _column, _Reader
 from workbench.experiments.metrics import Token
 from workbench.experiments.nodes import expert_writes
 from workbench.experiments.rows import provenance, quantity, real_columns

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from workbench.activations import Run, site_of
 from workbench.experiments.contrast import at_least_float32
-from workbench.experiments.direct import _column, _Reader
+from workbench.experiments.lenses.direct import _column, _Reader
 from workbench.experiments.metrics import Token
 from workbench.experiments.readers import normed, slots_out
 from workbench.experiments.rows import check_index, numpy, provenance, quantity

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from workbench.experiments.routes import Source, collect
-from workbench.experiments.routing_statistics import LAYER_EXPERT
+from workbench.experiments.experts.routes import Source, collect
+from workbench.experiments.experts.routing_statistics import LAYER_EXPERT
 from workbench.experiments.rows import quantity
 
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from workbench import sweeps
 from workbench.activations import Run, run
-from workbench.experiments.cells import WATCHED, Cell, passes, patched_logits
 from workbench.experiments.metrics import Measure, Metric, as_metric
+from workbench.experiments.patching.cells import WATCHED, Cell, passes, patched_logits
 from workbench.experiments.rows import check_index, numpy, provenance, quantity, real_columns, token_coords
 from workbench.experiments.watch import Watch
 from workbench.model import HookedGptOss, Recording

@@ -12,11 +12,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.activations import Run
-from workbench.experiments.cells import SITES, WATCHED, Cell, all_cells, passes, patched_logits
-from workbench.experiments.joint_patching import Left
 from workbench.experiments.metrics import Metric
-from workbench.experiments.patch_setting import Setting, chosen_layers, set_up
-from workbench.experiments.patching import component_cells, component_sites
+from workbench.experiments.patching.cells import SITES, WATCHED, Cell, all_cells, passes, patched_logits
+from workbench.experiments.patching.grid import component_cells, component_sites
+from workbench.experiments.patching.joint import Left
+from workbench.experiments.patching.setting import Setting, chosen_layers, set_up
 from workbench.experiments.rows import numpy, provenance, quantity
 from workbench.experiments.watch import Cancel
 from workbench.model import HookedGptOss

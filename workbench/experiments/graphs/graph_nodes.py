@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.experiments.contrast import at_least_float32
-from workbench.experiments.frozen import Frozen, Stage
+from workbench.experiments.graphs.frozen import Frozen, Stage
 from workbench.experiments.nodes import Node
 from workbench.experiments.rows import numpy, quantity
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from workbench.activations import Run
-from workbench.experiments.logit_lens import EMBEDDING, logit_lens
+from workbench.experiments.lenses.logit_lens import EMBEDDING, logit_lens
 from workbench.experiments.texts import about, rows_of
 from workbench.model import HookedGptOss
 from workbench.model.interrupts import gradient_mode_kept, without_gradients

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from workbench.activations import Run, run
 from workbench.experiments.contrast import at_least_float32
-from workbench.experiments.edge_checks import EdgeChecks, edge_variables
-from workbench.experiments.frozen import Frozen, frozen_sites
-from workbench.experiments.graph_cost import graph_cost
-from workbench.experiments.graph_nodes import Kept, Step, influence_of, row_of
+from workbench.experiments.graphs.cost import graph_cost
+from workbench.experiments.graphs.edge_checks import EdgeChecks, edge_variables
+from workbench.experiments.graphs.frozen import Frozen, frozen_sites
+from workbench.experiments.graphs.graph_nodes import Kept, Step, influence_of, row_of
 from workbench.experiments.metrics import Token, token_id
 from workbench.experiments.nodes import Node
 from workbench.experiments.rows import provenance, real_columns, token_coords

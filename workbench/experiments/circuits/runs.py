@@ -11,7 +11,7 @@ from einops import einsum
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from workbench.experiments.circuits import Circuit
+from workbench.experiments.circuits.circuit import Circuit
 from workbench.experiments.nodes import (
     Node,
     all_nodes,

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from workbench.activations import Run
-from workbench.experiments.logit_lens import EMBEDDING, lens_logits, single_target, texts_of
+from workbench.experiments.lenses.logit_lens import EMBEDDING, lens_logits, single_target, texts_of
 from workbench.experiments.rows import numpy, provenance, quantity, real_columns, row_coords
 from workbench.model.interrupts import without_gradients
 

@@ -12,10 +12,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.activations import Run
-from workbench.experiments.cells import MOST, WATCHED, _experts_of
 from workbench.experiments.metrics import Metric
-from workbench.experiments.patch_setting import Setting, chosen_layers, set_up, sizes
-from workbench.experiments.patching import Component, component_sites
+from workbench.experiments.patching.cells import MOST, WATCHED, _experts_of
+from workbench.experiments.patching.grid import Component, component_sites
+from workbench.experiments.patching.setting import Setting, chosen_layers, set_up, sizes
 from workbench.experiments.rows import numpy, provenance, quantity
 from workbench.experiments.watch import Cancel, Watch
 from workbench.model import HookedGptOss
@@ -43,7 +43,7 @@ def joint_patching(
 ) -> xr.Dataset:
     """Put what one head, or one expert, wrote in the clean run into the corrupted one, at all positions together.
 
-    Arguments as in :func:`~workbench.experiments.patching.component_patching`.
+    Arguments as in :func:`~workbench.experiments.patching.grid.component_patching`.
 
     Args:
         positions: those that are patched together; None for all.
@@ -53,7 +53,7 @@ def joint_patching(
         expert); clean and corrupted, the two runs' own.
 
     Raises:
-        ValueError, KeyError: as :func:`~workbench.experiments.patching.patching_grid`.
+        ValueError, KeyError: as :func:`~workbench.experiments.patching.grid.patching_grid`.
     """
     if component not in get_args(Component):
         raise ValueError(f"component={component!r}: expected one of {get_args(Component)}")

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from tqdm.auto import tqdm
 
 from workbench.activations import Run
-from workbench.experiments.routes import Routes, Source, collect
+from workbench.experiments.experts.routes import Routes, Source, collect
 from workbench.experiments.rows import quantity
 from workbench.experiments.texts import token_texts
 from workbench.model import HookedGptOss

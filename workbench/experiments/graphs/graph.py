@@ -6,8 +6,8 @@ from typing import Any
 
 import xarray as xr
 
-from workbench.experiments.graph_nodes import Step
-from workbench.experiments.graph_trace import Trace
+from workbench.experiments.graphs.graph_nodes import Step
+from workbench.experiments.graphs.trace import Trace
 from workbench.experiments.metrics import Token
 from workbench.model import HookedGptOss
 

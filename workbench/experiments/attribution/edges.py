@@ -12,8 +12,8 @@ from einops import einsum, rearrange
 from jaxtyping import Float
 from torch import Tensor
 
+from workbench.experiments.attribution.gradients import gradients_at
 from workbench.experiments.contrast import Contrast, at_least_float32, contrast
-from workbench.experiments.gradients import gradients_at
 from workbench.experiments.metrics import Metric
 from workbench.experiments.nodes import Node, Receiver, all_nodes, all_receivers, node_writes, write_sites
 from workbench.experiments.readers import pulled_back, slots_gate_up, through_norm

@@ -12,8 +12,8 @@ from jaxtyping import Float
 from tqdm.auto import tqdm
 
 from workbench.activations.run import provenance_of
-from workbench.experiments.circuit_runs import DEFAULT_KINDS, Ablation, Setting
-from workbench.experiments.circuits import Circuit
+from workbench.experiments.circuits.circuit import Circuit
+from workbench.experiments.circuits.runs import DEFAULT_KINDS, Ablation, Setting
 from workbench.experiments.metrics import Measure, Metric, as_metric, logit_difference, token_id
 from workbench.experiments.prompts import row_of
 from workbench.experiments.rows import quantity

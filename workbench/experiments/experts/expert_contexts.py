@@ -10,7 +10,7 @@ import xarray as xr
 from jaxtyping import Float, Int
 from tqdm.auto import tqdm
 
-from workbench.experiments.routes import Routes, collect
+from workbench.experiments.experts.routes import Routes, collect
 from workbench.experiments.rows import quantity
 from workbench.experiments.texts import about, rows_of, token_texts
 from workbench.experiments.watch import Cancel

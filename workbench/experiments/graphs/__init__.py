@@ -1,0 +1,1 @@
+"""Which parts told which, as a graph of one text: experts are nodes, and every edge is checked."""
