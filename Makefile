@@ -6,7 +6,7 @@ PYTHON  = $(VENV)/bin/python
 PIP     = $(PYTHON) -m pip install --disable-pip-version-check -c constraints.txt
 RECIPE  = pyproject.toml constraints.txt
 
-.PHONY: help lab test check docs faults fuzz robust release-check licences audit nano notebooks lessons widgets screenshots test-kernels bench clean
+.PHONY: help lab test check docs faults fuzz robust release-check licences audit coverage nano notebooks lessons widgets screenshots test-kernels bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +16,7 @@ help:
 	@echo "make docs    build the documentation site into build/site and check every link"
 	@echo "make faults, fuzz, robust  kills; hostile files; interrupts: what the tests do in short, at length (an hour and more)"
 	@echo "make release-check  the wheel in fresh environments; licences, audit: the list of licences, known vulnerabilities"
+	@echo "make coverage  the share of lines that the tests run, folder by folder (half an hour)"
 	@echo "make nano    train data/nano again (CPU, up to 45 minutes)"
 	@echo "make notebooks  run the notebooks and store them with their pictures (needs Chromium or Chrome)"
 	@echo "make lessons  measure each lesson's time and memory, and write the table in docs/teaching.md"
@@ -72,6 +73,9 @@ licences: $(VENV)/installed-check
 
 audit: $(VENV)/installed-test
 	$(PYTHON) -m pip install -q pip-audit && $(PYTHON) -m pip_audit --strict --no-deps --disable-pip -r constraints.txt
+
+coverage: $(VENV)/installed-test
+	$(PIP) -q pytest-cov 'coverage>=7.10' && WORKBENCH_PROGRESS=off $(PYTHON) -m tests.setup.coverage $(ARGS)
 
 lessons: $(VENV)/installed-test
 	$(PYTHON) -m workbench.lessons.measure $(ARGS)
