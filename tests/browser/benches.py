@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import random
 import tempfile
+import threading
 import time
 from functools import cache
 from pathlib import Path
@@ -89,8 +90,8 @@ def make_bench(model: Any, what: Any = PROMPT, open: list[str] | None = None, **
     return Bench(model, what, open=open, **options)
 
 
-def settle(page: Page, bench: Any, timeout: float = 60, quiet: float = 0.15) -> None:
-    """Wait until nothing is asked, computed, sent or painted any more.
+def settle(page: Page, bench: Any, timeout: float = 60) -> None:
+    """Wait until nothing is asked, computed, sent or painted any more; how busy the machine is makes no difference.
 
     Raises:
         AssertionError: that does not happen within `timeout` seconds; says what is still open.
@@ -98,13 +99,20 @@ def settle(page: Page, bench: Any, timeout: float = 60, quiet: float = 0.15) -> 
     end = time.perf_counter() + timeout
     while time.perf_counter() < end:
         # An answer may begin a job, and a job's end an ask: all must be still at once.
-        busy = bench.session.running or bench.session.under_way() or unanswered(page)
-        if not busy and time.perf_counter() - page.messages[-1].at > quiet:
-            page.page.evaluate("() => new Promise(r => requestAnimationFrame(() => requestAnimationFrame(() => r())))")
+        if not busy(page, bench) and page.is_even() and not busy(page, bench):
             return
         page.pump(0.02)
     jobs = [job.label for job in bench.session.under_way()]
     raise AssertionError(f"not still after {timeout} s: jobs {jobs}, asks {unanswered(page)}, last {page.messages[-1]}")
+
+
+def busy(page: Page, bench: Any) -> bool:
+    """Whether Python still has something to do that the page will hear of."""
+    session = bench.session
+    if session.running or session.under_way() or unanswered(page):
+        return True
+    session.worker.submit(lambda job: None, "is it still?").result()  # what follows a job's end comes before it
+    return any(isinstance(thread, threading.Timer) for thread in threading.enumerate())  # streams that wait their turn
 
 
 def unanswered(page: Page) -> list[Any]:

@@ -94,12 +94,14 @@ function withBuffers(state, paths, buffers) {
 // ---------------------------------------------------------------- the wire (see pack and unpack in bridge.py)
 
 let socket = null;
+const crossed = { received: 0, sent: 0 }; // messages that this page has handled, and has given to the socket
 
 function connect() {
   socket = new WebSocket(`ws://${location.host}/wire`);
   socket.binaryType = "arraybuffer";
   socket.onmessage = ({ data: frame }) => {
     const message = unpack(frame);
+    crossed.received++;
     if (message.data.method === "open") return open(message);
     models.get(message.comm)?._handle_comm_msg({ content: { data: message.data }, buffers: message.buffers });
   };
@@ -127,6 +129,7 @@ function post(comm, data, buffers = []) {
   new DataView(frame.buffer).setUint32(0, text.length, true);
   frame.set(text, 4);
   bytes.forEach((b, i) => frame.set(b, starts[i]));
+  crossed.sent++;
   socket.send(frame);
 }
 
@@ -148,6 +151,11 @@ let views = 0;
 const harness = {
   /** How many views hold something: anywidget draws into a view when the widget's script is loaded. */
   drawn: () => [...document.querySelectorAll(".jupyter-widgets")].filter((e) => e.childElementCount || e.shadowRoot).length,
+  /** How many messages came and went, when all that follows from them is on screen: effects and sizes take some frames. */
+  async crossed() {
+    for (let i = 0; i < 4; i++) await new Promise((frame) => requestAnimationFrame(() => setTimeout(frame)));
+    return { ...crossed };
+  },
   /** Show a model once more, as a second cell would. */
   async show(id) {
     const model = models.get(id), view = new AnyView({ model }), key = `view-${views++}`;

@@ -131,6 +131,13 @@ class Page:
         """What crossed the wire so far, in both directions."""
         return self.bridge.messages
 
+    def is_even(self) -> bool:
+        """Whether the page has handled all that Python said, painted it, and sent nothing that is still on its way."""
+        before = list(self.messages)
+        crossed = self.page.evaluate("() => harness.crossed()")
+        out = sum(message.way == "out" for message in before)
+        return crossed == {"received": out, "sent": len(before) - out} and len(self.messages) == len(before)
+
     def run(self, function: Callable[[], Any]) -> Any:
         """Call a function on the thread where the widget's callbacks run, as a notebook's cell would."""
         return self.bridge.run(function)

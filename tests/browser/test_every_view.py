@@ -217,8 +217,8 @@ def test_numbers_of_other_interventions_are_not_shown_as_those_that_failed(bench
 
 def test_work_that_fails_says_so_in_its_view_and_goes_on_when_asked(bench_page, monkeypatch):
     bench, page = bench_page(open=["tokens"])
+    bench.session.options("effect", live=False)  # before there is one: else it may write its texts meanwhile
     touched(bench)
-    bench.session.options("effect", live=False)
     submit, words = bench.session.submit, "OSError: <b>the disk is full"
 
     def failing(work, label, **about):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import workbench as wb
-from workbench.widgets import Bench, Selection
+from workbench.widgets import Bench, Selection, describe
 from workbench.widgets.worker import Worker
 
 SPEC = wb.AblateExpert(1, 3, "zero")
@@ -288,3 +288,59 @@ def test_a_still_form_starts_no_long_work(nano, monkeypatch):
     finally:
         hook.remove()
         bench.close()
+
+
+# ---------------------------------------------------------------- messages from several threads
+
+
+def told_by(bench, monkeypatch, did):
+    """What of one kind is sent to the screen from now on."""
+    sent = []
+    monkeypatch.setattr(bench, "send", lambda content, buffers: content["did"] == did and sent.append(content))
+    return sent
+
+
+def test_a_state_that_a_newer_one_has_overtaken_is_not_sent_after_it(bench, monkeypatch):
+    sent, described = told_by(bench, monkeypatch, "state"), describe.state
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(session):
+        made = described(session)
+        if threading.current_thread().name == "slow":
+            begun.set()
+            go_on.wait(10)
+        return made
+
+    monkeypatch.setattr(describe, "state", slow)
+    thread = threading.Thread(target=bench.session.tell, name="slow")
+    thread.start()
+    assert begun.wait(10)
+    bench.select(layer=2)
+    go_on.set()
+    thread.join(10)
+    assert [message["state"]["selection"]["layer"] for message in sent] == [2]
+    bench.session.tell()
+    assert len(sent) == 2
+
+
+def test_what_is_streamed_later_is_the_last_that_comes(bench, monkeypatch):
+    sent, begun, go_on = told_by(bench, monkeypatch, "stream"), threading.Event(), threading.Event()
+
+    def slow(message, arrays):
+        if message["json"]["n"] == 1:
+            begun.set()
+            go_on.wait(10)
+        bench._push(message, arrays)
+
+    session, session.send = bench.session, slow
+    thread = threading.Thread(target=lambda: session.stream("steering", "text", {"n": 1}, {}))
+    thread.start()
+    assert begun.wait(10)
+    session.stream("steering", "text", {"n": 2}, {})
+    session.flush("steering", "text")
+    session.stream("steering", "other", {"n": 3}, {})
+    go_on.set()
+    thread.join(10)
+    assert [(message["json"]["n"], set(message)) for message in sent] == [
+        (n, {"did", "view", "key", "json"}) for n in (2, 3)
+    ]

@@ -11,7 +11,7 @@ from safetensors.numpy import save
 
 import workbench as wb
 from workbench.experiments import SteeringVector
-from workbench.experiments.directions.directions import random_direction
+from workbench.experiments.directions.vectors import random_direction
 from workbench.widgets import workspace
 from workbench.widgets.views.steering_choice import lines, rounded_up
 from workbench.widgets.views.steering_files import from_file

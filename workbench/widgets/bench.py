@@ -15,6 +15,7 @@ from workbench.prompts.pair import Prompt as Input
 from workbench.text import Chat
 from workbench.widgets import code, export, workspace
 from workbench.widgets.answer import two_tokens
+from workbench.widgets.history import MOST
 from workbench.widgets.selection import Selection
 from workbench.widgets.session import Session
 from workbench.widgets.state import EDITED
@@ -46,6 +47,7 @@ class Bench(LiveView):
         atlas: an Atlas (``wb.atlas.open(folder)``) or its folder, for the view of that name.
         open: the views on screen; None for all.
         layout: "tabs", or "side" by side.
+        steps: of the history that are kept; older ones fall off.
 
     Raises:
         ValueError: for a prompt, an intervention or a view that cannot be; before anything runs.
@@ -61,12 +63,13 @@ class Bench(LiveView):
         atlas: Atlas | str | Path | None = None,
         open: Sequence[str] | None = None,
         layout: str = "tabs",
+        steps: int = MOST,
     ) -> None:
         prompts = _prompts(prompt)
         if answer is None and isinstance(prompt, Pair):
             answer = (prompt.right, prompt.wrong)
         weighed = None if answer is None else two_tokens(model, answer)
-        session = Session(model, prompts, answer=weighed, interventions=interventions)
+        session = Session(model, prompts, answer=weighed, interventions=interventions, steps=steps)
         super().__init__(session)
         if atlas is not None:
             self.atlas = atlas

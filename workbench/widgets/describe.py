@@ -11,7 +11,6 @@ from workbench.figures.text import visible
 from workbench.interventions import Intervention
 from workbench.text import Chat
 from workbench.widgets.chats import as_list
-from workbench.widgets.history import Entry
 from workbench.widgets.session import Session
 from workbench.widgets.state import Prompt
 from workbench.widgets.worker import Job
@@ -90,25 +89,14 @@ _SAID = ("other", "site", "component", "operation", "policy", "value", "factor",
 
 
 def _history(session: Session) -> dict[str, Any]:
+    """Where we stand; the steps themselves the view asks for."""
     history = session.history
     return {
-        "entries": [_entry(entry) for entry in history.entries],
-        "at": history.at,
+        "now": history.now.id,
+        "ids": [entry.id for entry in history.entries],
+        "changes": history.changes,
         "can_undo": history.can_undo,
         "can_redo": history.can_redo,
-    }
-
-
-def _entry(entry: Entry) -> dict[str, Any]:
-    _, subject, chips, *_ = entry.study
-    return {
-        "id": entry.id,
-        "label": visible(entry.label, LONGEST_LABEL),
-        "time": entry.time,
-        "subject": subject,
-        "n_edits": sum(chip.on for chip in chips),
-        "kl": entry.kl,
-        "flipped": entry.flipped,
     }
 
 

@@ -6,7 +6,7 @@ import io
 import re
 import zipfile
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 import xarray as xr
@@ -15,7 +15,6 @@ from workbench.widgets import static
 from workbench.widgets.session import Session
 from workbench.widgets.worker import in_words
 
-Format = Literal["html", "csv", "png"]
 FORMATS = ("html", "csv", "png")
 # What a spreadsheet reads as a formula: at a cell's start, also where it breaks cells elsewhere than we do.
 _FORMULA = re.compile(r"(^|[;\t\r\n])(?=[=+\-@＝＋－＠].)", re.DOTALL)

@@ -8,7 +8,6 @@ from typing import Any
 import nbformat
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
-STATE = "application/vnd.jupyter.widget-state+json"
 
 
 def freeze(source: str | Path, target: str | Path | None = None) -> int:

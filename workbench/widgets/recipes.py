@@ -19,14 +19,14 @@ from typing import Any, NamedTuple, get_args
 from weakref import WeakKeyDictionary
 
 from workbench.experiments import difference_of_means
-from workbench.experiments.directions.directions import (
+from workbench.experiments.directions.steering import At
+from workbench.experiments.directions.vectors import (
     FIRST,
     as_direction,
     expert_output,
     head_write,
     unembedding_direction,
 )
-from workbench.experiments.directions.steering import At
 from workbench.model import HookedGptOss
 from workbench.model.fingerprint import fingerprint
 from workbench.model.sites import RESID, UnknownSite

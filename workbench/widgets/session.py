@@ -13,7 +13,7 @@ from workbench.model.interrupts import finish_first
 from workbench.prompts.pair import Prompt as Input
 from workbench.prompts.pair import token_ids
 from workbench.widgets import recipes
-from workbench.widgets.history import Entry, History
+from workbench.widgets.history import MOST, Entry, History
 from workbench.widgets.names import check_name
 from workbench.widgets.runs import Runs
 from workbench.widgets.selection import Selection
@@ -34,6 +34,7 @@ class Session(Runs):
         interventions: on the first prompt.
         vectors: name → recipe, for ``Steer`` (see recipes.py).
         runs: finished runs in the place of prompts, by name.
+        steps: of the history that are kept.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Session(Runs):
         interventions: Sequence[Any] = (),
         vectors: Mapping[str, Any] | None = None,
         runs: Mapping[str, Run] | None = None,
+        steps: int = MOST,
     ) -> None:
         super().__init__(model, runs or {})
         self.views: dict[str, Any] = {}  # name → View; filled by whoever shows this session
@@ -52,7 +54,7 @@ class Session(Runs):
         state = State(made, first, answer=answer, vectors=dict(vectors or {}), shown=first)
         self.state = state.with_specs(_interventions(interventions))
         self.check(self.state)
-        self.history = History(study_of(self.state), "opened")
+        self.history = History(study_of(self.state), "opened", steps)
         if self.state.specs:
             self.state = replace(self.state, shown=EDITED)
         self._start()
@@ -139,11 +141,11 @@ class Session(Runs):
         with self._lock:
             finish_first(lambda: self._become(with_study(self.state, step(self.history).study)))
 
-    def restore(self, state: State, history: Sequence[tuple[str, tuple[Any, ...]]], at: int) -> None:
-        """Become a state from a file, with its history."""
+    def restore(self, state: State, history: Sequence[tuple[int, str, tuple[Any, ...]]], at: int, dropped: int) -> None:
+        """Become a state from a file, with its history (see there)."""
         with self._lock:
             self.check(state)
-            finish_first(lambda: (self.history.restore(history, at), self._become(state)))
+            finish_first(lambda: (self.history.restore(history, at, dropped), self._become(state)))
 
     # ------------------------------------------------------------ how it is looked at
 

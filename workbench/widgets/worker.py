@@ -84,10 +84,11 @@ class Job:
         self.done, self.total = done, self.total if total is None else total
         self._changed()
 
-    def breathe(self) -> None:
-        """Let urgent jobs go first; call it between two passes, with no hook on."""
+    def breathe(self) -> bool:
+        """Let urgent jobs go first; call it between two passes, with no hook on. Says whether to stop (``cancel=``)."""
         if not self.urgent:
             self.worker.run_urgent()
+        return self.cancelled
 
     def stop_if_cancelled(self) -> None:
         """Raise :class:`Cancelled` if it was asked to stop."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -38,8 +39,9 @@ def to_json(session: Session) -> str:
             "open": state.open,
             "layout": state.layout,
         },
-        "history": [{"label": entry.label, "study": _study(entry.study)} for entry in history.entries],
+        "history": [{"id": e.id, "label": e.label, "study": _study(e.study)} for e in history.entries],
         "at": history.at,
+        "dropped": history.dropped,
     }
     text = json.dumps(made, indent=1, ensure_ascii=False)
     return text.encode("utf-8", "backslashreplace").decode("utf-8")  # half a surrogate pair: JSON's own escape
@@ -88,13 +90,13 @@ def restore(session: Session, text: str | bytes) -> None:
         ValueError: for a file that is no workspace, or that does not fit the model; the session stays as it was then.
     """
     made = parse(text)
-    studies = _shaped(lambda: [(str(e["label"]), _read_study(session, e["study"])) for e in made.get("history", [])])
+    steps = _shaped(lambda: _read_history(session, made))
     study = _shaped(lambda: _read_study(session, made["study"]))
     state = _shaped(lambda: _on_screen(session, study, made["screen"]))
-    at = made.get("at", -1)
-    if type(at) is not int or not 0 <= at < len(studies) or studies[at][1] != study:
-        studies, at = [("opened", study)], 0
-    session.restore(state, studies, at)
+    history, at, dropped = steps or ([], 0, 0)
+    if not history or history[at][2] != study:
+        history, at, dropped = [(1, "opened", study)], 0, 0
+    session.restore(state, history, at, dropped)
     there = made.get("model", {})
     if isinstance(there, Mapping) and there.get("fingerprint") != fingerprint(session.model):
         session.warning = (
@@ -137,6 +139,16 @@ def _read_study(session: Session, given: Mapping[str, Any]) -> tuple[Any, ...]:
     state = State(tuple(prompts), str(given["subject"]), chips, answer, dict(given["vectors"]))
     session.check(state)
     return study_of(state)
+
+
+def _read_history(session: Session, made: Mapping[str, Any]) -> tuple[list[Any], int, int] | None:
+    """The steps as (id, label, study), where it stands, how many had fallen off; None where they do not fit."""
+    given, at, dropped = made.get("history", []), made.get("at", -1), made.get("dropped", 0)
+    steps = [(e.get("id", i + 1), str(e["label"]), _read_study(session, e["study"])) for i, e in enumerate(given)]
+    ids = [id for id, *_ in steps]  # older files have none
+    counts = all(type(number) is int and 0 <= number < 2**53 for number in (at, dropped, *ids))
+    rising = counts and all(a < b for a, b in itertools.pairwise([0, *ids]))
+    return (steps, at, dropped) if rising and at < len(steps) else None
 
 
 def _on_screen(session: Session, study: tuple[Any, ...], screen: Mapping[str, Any]) -> State:

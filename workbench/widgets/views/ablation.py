@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
-import plotly.graph_objects as go
-import xarray as xr
 
 from workbench.experiments.lenses.component_numbers import ACTIVATION, component_numbers
 from workbench.interventions import Intervention
 from workbench.widgets.session import Session
 from workbench.widgets.state import Chip, State
-from workbench.widgets.views import ablation_forms as forms
+from workbench.widgets.streams import INTERVAL
+from workbench.widgets.views import ablation_forms
 from workbench.widgets.views.ablation_choice import COMPARES, Choice, Side, is_part
 from workbench.widgets.views.ablation_parts import KINDS, POLICIES, name, part_of, shape
 from workbench.widgets.views.ablation_sweep import (
-    Pusher,
     Study,
     Sweep,
     begun,
@@ -30,19 +26,19 @@ from workbench.widgets.views.ablation_sweep import (
     measure,
     routed,
 )
-from workbench.widgets.views.base import Payload, View
+from workbench.widgets.views.base import Formed, Payload
+from workbench.widgets.views.work import Kept, Progress
 from workbench.widgets.worker import Job
 
 REMEMBERED = 12  # sweeps
 NUMBERS = ("activation", "norm", "direct")
-CHOICES = {"kind": KINDS, "over": ("token", "mean"), "measure": ("logits", "kl"), "compare": (None, *COMPARES)}
 OPTIONS = ("policy", "source", "compare", "over", "position", "group")  # that an ask may bring itself
 
 
-class Ablation(View):
+class Ablation(Formed):
     """A table of components, on two texts or before and after the interventions."""
 
-    name, title = "ablation", "Ablation"
+    name, title, forms = "ablation", "Ablation", ablation_forms
     defaults: ClassVar[dict[str, Any]] = {
         "kind": "head",
         "policy": None,
@@ -54,11 +50,16 @@ class Ablation(View):
         "down": False,
         "group": [],
     }
+    choices: ClassVar[dict[str, Any]] = {
+        "kind": KINDS,
+        "over": ("token", "mean"),
+        "measure": ("logits", "kl"),
+        "compare": (None, *COMPARES),
+    }
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
-        self._sweeps: OrderedDict[Study, Sweep] = OrderedDict()
-        self._lock = threading.Lock()
+        self._sweeps = Kept[Study, Sweep](REMEMBERED)
 
     # ------------------------------------------------------------ asked and told
 
@@ -86,9 +87,6 @@ class Ablation(View):
 
     def check_options(self, values: dict[str, Any]) -> None:
         super().check_options(values)
-        for key, known in CHOICES.items():
-            if key in values and values[key] not in known:
-                raise ValueError(f"Ablation: {key}={values[key]!r}; expected one of {known}")
         kind = values.get("kind", self.option("kind"))
         if values.get("policy") is not None and values["policy"] not in POLICIES[kind]:
             raise ValueError(f"Ablation: policy={values['policy']!r}; of a {kind} there are {POLICIES[kind]}")
@@ -131,17 +129,12 @@ class Ablation(View):
         """The total effects of one side, as far as they are known. They outlast what does not concern them."""
         how = choice.kind, choice.policy, choice.source
         study = Study.of(self.session, *how, side.tokens, side.given, self.session.metric())
-        with self._lock:
-            if study in self._sweeps:
-                self._sweeps.move_to_end(study)
-                return self._sweeps[study]
-        used = routed(self.session, side.run) if choice.kind == "expert" else np.ones(choice.shape, bool)
-        made = begun(self.session, study, used, self.numbers(choice, side)["direct"])
-        with self._lock:
-            made = self._sweeps.setdefault(study, made)
-            while len(self._sweeps) > REMEMBERED:
-                self._sweeps.popitem(last=False)
-            return made
+
+        def make() -> Sweep:
+            used = routed(self.session, side.run) if choice.kind == "expert" else np.ones(choice.shape, bool)
+            return begun(self.session, study, used, self.numbers(choice, side)["direct"])
+
+        return self._sweeps.of(study, make)
 
     # ------------------------------------------------------------ long work
 
@@ -149,14 +142,11 @@ class Ablation(View):
         """Put the components that are left into the line; a newer job takes its place."""
         sides = choice.sides()
         sweeps, key = [self.sweep(choice, side) for side in sides], self._key(choice, sides)
-        push = Pusher(lambda: self.session.stream(self.name, "totals", _found(sweeps) | key, _totals(sweeps)))
+        show = Progress(self.session, self.name, "totals", lambda: (_found(sweeps) | key, _totals(sweeps)), INTERVAL)
 
         def work(job: Job) -> None:
-            try:
-                measure(sweeps, self.session, job, push)
-            finally:
-                push(True)
-                self.session.flush(self.name, "totals")
+            with show:
+                measure(sweeps, self.session, job, show)
 
         label = f"ablate every {choice.kind}, {choice.policy}"
         how = {"view": self.name, "total": sum(sweep.left for sweep in sweeps), "replaces": "ablation"}
@@ -169,16 +159,13 @@ class Ablation(View):
             raise ValueError("choose one row or more, to take them out together")
         sweeps = [self.sweep(choice, side) for side in sides]
         groups = [group_of(self.session, sweep, chosen) for sweep in sweeps]
-        push = Pusher(lambda: self.session.stream(self.name, "group", self._group(choice), {}))
+        show = Progress(self.session, self.name, "group", lambda: (self._group(choice), {}), INTERVAL)
 
         def work(job: Job) -> None:
-            try:
+            with show:
                 for sweep, group in zip(sweeps, groups, strict=True):
-                    knock_out(sweep, group, self.session, job, push)
+                    knock_out(sweep, group, self.session, job, show)
                     job.stop_if_cancelled()
-            finally:
-                push(True)
-                self.session.flush(self.name, "group")
 
         label = f"knock out {len(chosen)} {choice.kind}{'s' if len(chosen) > 1 else ''} together"
         total = sum(int(np.isnan(group.effect).sum()) for group in groups)
@@ -191,7 +178,7 @@ class Ablation(View):
         about: list[dict[str, Any] | None] = []
         for side in sides:
             found = self.sweep(choice, side).groups.get(tuple(chosen)) if chosen else None
-            about.append(None if found is None else forms.group_words(found, side.title))
+            about.append(None if found is None else ablation_forms.group_words(found, side.title))
         return {"group": [list(part) for part in chosen], "sides": about, **self._key(choice, sides)}
 
     # ------------------------------------------------------------ chips
@@ -259,20 +246,6 @@ class Ablation(View):
         """What numbers are about, for the screen to know its own."""
         about = [choice.kind, choice.policy, choice.source, *self.session.metric()]
         return {"key": json.dumps([*about, *((side.name, repr(side.given)) for side in sides)])}
-
-    # ------------------------------------------------------------ without a browser
-
-    def static(self) -> str:
-        return forms.page(self)
-
-    def code(self) -> str:
-        return forms.code(self)
-
-    def table(self) -> xr.Dataset:
-        return forms.table(self)
-
-    def figure(self) -> go.Figure:
-        return forms.figure(self)
 
 
 def _stacked(tables: Sequence[np.ndarray]) -> np.ndarray:

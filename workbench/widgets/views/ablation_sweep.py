@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,8 +13,8 @@ import xarray as xr
 from workbench import experiments
 from workbench.interventions import Intervention
 from workbench.widgets.session import Session
-from workbench.widgets.streams import INTERVAL
 from workbench.widgets.views.ablation_parts import FROM_A_SOURCE, Part, name, shape, spec
+from workbench.widgets.views.work import Progress
 from workbench.widgets.worker import Job
 
 MOVES = 20  # random moves of the stream that make the floor of a table
@@ -177,22 +176,22 @@ def sources(session: Session, study: Study, specs: Sequence[Intervention]) -> di
     return session.sources_of(session.state.with_specs((*study.given, *specs)))
 
 
-def measure(sweeps: Sequence[Sweep], session: Session, job: Job, push: Callable[[bool], None]) -> None:
+def measure(sweeps: Sequence[Sweep], session: Session, job: Job, show: Progress) -> None:
     """The floors that are missing, and the components that are left: some of each side in turn."""
     for sweep in sweeps:
         if sweep.floor is None and sweep.used.any():
             find_floor(sweep, session, job)
-            push(True)
+            show(now=True)
             job.breathe()
         job.stop_if_cancelled()
     while any(sweep.left for sweep in sweeps):
         for sweep in sweeps:
-            measure_some(sweep, session, job, push)
+            measure_some(sweep, session, job, show)
             job.stop_if_cancelled()
-    push(True)
+    show(now=True)
 
 
-def measure_some(sweep: Sweep, session: Session, job: Job, push: Callable[[bool], None]) -> None:
+def measure_some(sweep: Sweep, session: Session, job: Job, show: Progress) -> None:
     """The next components that are left, AT_ONCE of them."""
     some = [part for part in sweep.order if np.isnan(sweep.effect[part])][:AT_ONCE]
 
@@ -200,7 +199,7 @@ def measure_some(sweep: Sweep, session: Session, job: Job, push: Callable[[bool]
         part = some[cell["component"]]
         sweep.effect[part], sweep.kl[part] = float(value["effect"][0]), float(value["kl"][0])
         job.report(job.done + 1)
-        push(False)
+        show()
         job.breathe()
 
     if some:
@@ -239,19 +238,19 @@ def group_of(session: Session, sweep: Sweep, chosen: Sequence[Part]) -> Group:
     return sweep.groups[key]
 
 
-def knock_out(sweep: Sweep, group: Group, session: Session, job: Job, push: Callable[[bool], None]) -> None:
+def knock_out(sweep: Sweep, group: Group, session: Session, job: Job, show: Progress) -> None:
     """The chosen group, then the random ones."""
 
     def heard(cell: Any, value: Any) -> None:
         at = cell["component"]
         group.effect[at], group.kl[at] = float(value["effect"][0]), float(value["kl"][0])
         job.report(job.done + 1)
-        push(False)
+        show()
         job.breathe()
 
     components = [[sweep.study.spec(part) for part in each] for each in group.groups]
     group.dataset = _swept(session, sweep.study, components, job, on_result=heard, resume=group.dataset)
-    push(True)
+    show(now=True)
 
 
 def _swept(session: Session, study: Study, components: Sequence[Any], job: Job, **how: Any) -> xr.Dataset:
@@ -268,16 +267,3 @@ def _swept(session: Session, study: Study, components: Sequence[Any], job: Job, 
         cancel=job.cancel_event,
         **how,
     )
-
-
-class Pusher:
-    """Calls a function at most twenty times a second, unless it must be called."""
-
-    def __init__(self, send: Callable[[], None]) -> None:
-        self._send, self._last = send, 0.0
-
-    def __call__(self, now: bool) -> None:
-        moment = time.monotonic()
-        if now or moment - self._last >= INTERVAL:
-            self._last = moment
-            self._send()

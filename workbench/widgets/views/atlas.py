@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import plotly.graph_objects as go
 import xarray as xr
 
 from workbench.atlases import AtlasError
@@ -17,7 +16,7 @@ from workbench.atlases.reading import up_to
 from workbench.figures.text import visible
 from workbench.model.fingerprint import fingerprint
 from workbench.widgets.session import Session
-from workbench.widgets.views import atlas_forms as forms
+from workbench.widgets.views import atlas_forms
 from workbench.widgets.views.atlas_effects import (
     Effects,
     Place,
@@ -29,7 +28,7 @@ from workbench.widgets.views.atlas_effects import (
     same_tokens,
 )
 from workbench.widgets.views.atlas_source import BY, HOW, NoAtlas, Source
-from workbench.widgets.views.base import Payload, View
+from workbench.widgets.views.base import Formed, Payload, number_of
 from workbench.widgets.worker import Cancelled, Job
 
 BEFORE, AFTER = 12, 6  # tokens round each context in the list
@@ -41,10 +40,10 @@ NEIGHBOURS = 12
 POLICIES = ("reroute", "zero")
 
 
-class AtlasView(View):
+class AtlasView(Formed):
     """One expert of a corpus: contexts, specialisation, neighbours, what it writes, what is lost without it."""
 
-    name, title = "atlas", "Atlas"
+    name, title, forms = "atlas", "Atlas", atlas_forms
     defaults: ClassVar[dict[str, Any]] = {
         "folder": None,
         "opened": 0,
@@ -55,6 +54,7 @@ class AtlasView(View):
         "context": None,
         "policy": "reroute",
     }
+    choices: ClassVar[dict[str, Any]] = {"order": ORDERS, "by": (None, *BY), "policy": POLICIES}
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
@@ -281,10 +281,10 @@ class AtlasView(View):
         layer, expert = at
         about: dict[str, Any] = {"layer": layer, "expert": expert, "by": by, "groups": [], "more": 0}
         if by is not None:
-            rows = forms.groups(self.source.specialisation(given, by), layer, expert)
+            rows = atlas_forms.groups(self.source.specialisation(given, by), layer, expert)
             about |= {"groups": rows[:GROUPS], "more": max(0, len(rows) - GROUPS)}
         together = self.source.together(given, layer)
-        about["neighbours"] = forms.neighbours(together, expert, NEIGHBOURS)
+        about["neighbours"] = atlas_forms.neighbours(together, expert, NEIGHBOURS)
         return about, {}
 
     def _said(self, given: Atlas, ask: dict[str, Any]) -> Payload:
@@ -317,7 +317,7 @@ class AtlasView(View):
             job = self.measure()
             return {"job": None if job is None else job.id}
         if kind == "prompt":
-            self.open_as_prompt(_whole(action, "document"), _whole(action, "position"))
+            self.open_as_prompt(number_of(action, "document"), number_of(action, "position"))
             return None
         if kind == "open":
             folder = str(action.get("folder") or "").strip()
@@ -333,10 +333,6 @@ class AtlasView(View):
 
     def check_options(self, values: dict[str, Any]) -> None:
         super().check_options(values)
-        choices = {"order": ORDERS, "by": (None, *BY), "policy": POLICIES}
-        for name, known in choices.items():
-            if name in values and values[name] not in known:
-                raise ValueError(f"Atlas: {name}={values[name]!r}; expected one of {known}")
         if "n" in values and (type(values["n"]) is not int or not 1 <= values["n"] <= MOST):
             raise ValueError(f"Atlas: n={values['n']!r}; expected 1 to {MOST} contexts")
         folder = values.get("folder")
@@ -345,20 +341,6 @@ class AtlasView(View):
         where = values.get("context")
         if where is not None and not _is_place(where):
             raise ValueError(f"Atlas: context={where!r:.80}; expected [document, position]")
-
-    # ------------------------------------------------------------ without a browser
-
-    def static(self) -> str:
-        return forms.page(self)
-
-    def code(self) -> str:
-        return forms.code(self)
-
-    def table(self) -> xr.Dataset:
-        return forms.table(self)
-
-    def figure(self) -> go.Figure:
-        return forms.figure(self)
 
 
 def _by_row(shown: list[Context], data: xr.Dataset) -> dict[str, np.ndarray]:
@@ -382,13 +364,6 @@ def _short(error: Exception) -> str:
 
 def _within(value: Any, size: int) -> bool:
     return type(value) is int and 0 <= value < size
-
-
-def _whole(action: dict[str, Any], name: str) -> int:
-    value = action.get(name)
-    if type(value) is not int:
-        raise ValueError(f"Atlas: {name}={value!r:.40}; expected a whole number")
-    return value
 
 
 def _is_place(given: Sequence[Any]) -> bool:

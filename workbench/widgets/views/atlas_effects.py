@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +14,7 @@ from workbench.atlases.queries import Atlas
 from workbench.atlases.reading import up_to
 from workbench.experiments.effects.expert_effects import Measured, expert_effects, gathered
 from workbench.widgets.session import Session
+from workbench.widgets.views.work import Kept, Progress, Told
 from workbench.widgets.worker import Job
 
 VIEW, KEY = "atlas", "effects"
@@ -63,17 +63,12 @@ class Effects:
     def __init__(self, session: Session) -> None:
         self.session = session
         self._lock = threading.RLock()
-        self._found: OrderedDict[Study, Found] = OrderedDict()
+        self._found = Kept[Study, Found](REMEMBERED)
         self._made: tuple[tuple[Study, tuple[Place, ...]], xr.Dataset] | None = None
 
     def found(self, study: Study) -> Found:
         """What is known of a study; nothing at first."""
-        with self._lock:
-            found = self._found.setdefault(study, Found(study))
-            self._found.move_to_end(study)
-            while len(self._found) > REMEMBERED:
-                self._found.popitem(last=False)
-            return found
+        return self._found.of(study, lambda: Found(study))
 
     def dataset(self, study: Study, shown: list[Context]) -> xr.Dataset | None:
         """What ``experiments.expert_effects`` returns of the contexts that are measured; None before the first."""
@@ -111,23 +106,19 @@ class Effects:
         study = found.study
         rows, following = up_to(given, left)
 
-        def stop() -> bool:
-            job.breathe()
-            return job.cancelled
+        def told() -> Told:
+            return {"layer": study.layer, "expert": study.expert, "done": len(found.of)}, {}
 
         def heard(i: int, numbers: Measured) -> None:
             found.of[place(left[i])] = numbers
             job.report(i + 1, len(left))
-            about = {"layer": study.layer, "expert": study.expert, "done": len(found.of)}
-            self.session.stream(VIEW, KEY, about, {})
+            show()
 
-        try:
+        with Progress(self.session, VIEW, KEY, told) as show:
             expert_effects(
                 self.session.model, rows, study.layer, study.expert, study.control, following=following,
-                policy=study.policy, cancel=stop, on_result=heard, progress=False,
+                policy=study.policy, cancel=job.breathe, on_result=heard, progress=False,
             )  # fmt: skip
-        finally:
-            self.session.flush(VIEW, KEY)
 
 
 def place(context: Context) -> Place:

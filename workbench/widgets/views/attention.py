@@ -23,7 +23,7 @@ from workbench.widgets.views.attention_reduce import (
     smaller,
     strongest,
 )
-from workbench.widgets.views.base import Payload, View
+from workbench.widgets.views.base import Payload, View, number_of
 
 TOP = 8  # keys that are named of a row
 CHOICES = {
@@ -39,10 +39,8 @@ class Attention(View):
     """Patterns of all heads, of one layer or of all, and one of them in large."""
 
     name, title = "attention", "Attention"
-    defaults: ClassVar[dict[str, Any]] = {name: choices[0] for name, choices in CHOICES.items()} | {
-        "layer": 0,
-        "head": 0,
-    }
+    choices: ClassVar[dict[str, Any]] = CHOICES
+    defaults: ClassVar[dict[str, Any]] = {name: known[0] for name, known in CHOICES.items()} | {"layer": 0, "head": 0}
 
     def __init__(self, session: Any) -> None:
         super().__init__(session)
@@ -69,7 +67,7 @@ class Attention(View):
 
     def _layer(self, ask: dict[str, Any]) -> Payload:
         """Every head of a layer."""
-        layer = self.number(ask, "layer", self.session.config.n_layers)
+        layer = number_of(ask, "layer", self.session.config.n_layers)
         run, before = self.runs(ask)
         found = self.patterns.summary(run, layer, before)
         config = self.session.config
@@ -122,7 +120,7 @@ class Attention(View):
         """Where one token looks, or who looks at it, over the whole text; and the TOP of them."""
         layer, head = self.asked(ask)
         run, before = self.runs(ask)
-        at = self.number(ask, "position", run.tokens.shape[1])
+        at = number_of(ask, "position", run.tokens.shape[1])
         out = ask.get("direction", "out") == "out"
         pattern, sink = self.whole(run, before, layer, head)
         values = np.nan_to_num(pattern[at] if out else pattern[:, at]).astype(np.float32)
@@ -147,9 +145,6 @@ class Attention(View):
 
     def check_options(self, values: dict[str, Any]) -> None:
         super().check_options(values)
-        for name, choices in CHOICES.items():
-            if values.get(name, choices[0]) not in choices:
-                raise ValueError(f"Attention: {name}={values[name]!r}; expected one of {choices}")
         config = self.session.config
         for name, size in (("layer", config.n_layers), ("head", config.n_heads)):
             if name in values and (type(values[name]) is not int or not 0 <= values[name] < size):
@@ -221,10 +216,4 @@ class Attention(View):
 
     def asked(self, ask: dict[str, Any]) -> tuple[int, int]:
         config = self.session.config
-        return self.number(ask, "layer", config.n_layers), self.number(ask, "head", config.n_heads)
-
-    def number(self, ask: dict[str, Any], name: str, size: int) -> int:
-        value = ask.get(name)
-        if type(value) is not int or not 0 <= value < size:
-            raise ValueError(f"Attention: {name}={value!r}; there are 0 to {size - 1}")
-        return value
+        return number_of(ask, "layer", config.n_layers), number_of(ask, "head", config.n_heads)

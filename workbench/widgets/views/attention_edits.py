@@ -10,7 +10,6 @@ from workbench.interventions import AblateHead, EditSink, Intervention, KnockOut
 from workbench.widgets.state import Chip, State
 
 Action = Mapping[str, Any]
-Edge = tuple[int | None, int | None]
 SINK = -1  # as a key
 OF_HEADS = (AblateHead, EditSink, KnockOut)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from workbench.widgets.views.attention_reduce import TINY, ZOOM, block_size, peak, smaller
+from workbench.widgets.views.base import number_of
 from workbench.widgets.worker import Job
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ def pick(view: Attention, action: dict[str, Any]) -> Job:
     run, before = view.runs({"change": view.option("values") == "change"})
     block = block_size(run.tokens.shape[1], ZOOM)
     blocks = -(-run.tokens.shape[1] // block)
-    row, col = view.number(action, "row", blocks), view.number(action, "col", blocks)
+    row, col = number_of(action, "row", blocks), number_of(action, "col", blocks)
 
     def work(job: Job) -> None:
         query, key = peak(view.whole(run, before, layer, head)[0], block, row, col)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -22,11 +23,13 @@ class View:
         name: of its files, in Python and in JavaScript.
         title: what people see.
         defaults: its options and what they are until someone changes them.
+        choices: of options that take one of a few values: which.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     defaults: ClassVar[dict[str, Any]] = {}
+    choices: ClassVar[dict[str, Iterable[Any]]] = {}
 
     def __init__(self, session: Session) -> None:
         self.session = session
@@ -64,7 +67,7 @@ class View:
         return self.session.state.options.get(self.name, {}).get(name, self.defaults[name])
 
     def check_options(self, values: dict[str, Any]) -> None:
-        """Refuse options that it does not have, or that are of another type than their defaults.
+        """Refuse options that it does not have, that are of another type than their defaults, or none of the choices.
 
         Raises:
             ValueError: naming them.
@@ -76,6 +79,46 @@ class View:
             default = self.defaults[name]
             if default is not None and value is not None and not _alike(value, default):
                 raise ValueError(f"{self.title}: {name}={value!r}; expected something like {default!r}")
+            if name in self.choices and value not in (known := tuple(self.choices[name])):
+                raise ValueError(f"{self.title}: {name}={value!r}; expected one of {known}")
+
+
+class Formed(View):
+    """A view of which a module of its own makes all that needs no browser.
+
+    Attributes:
+        forms: functions of the view: page (HTML), code, table, figure.
+    """
+
+    forms: ClassVar[Any]
+
+    def static(self) -> str:
+        return self.forms.page(self)
+
+    def code(self) -> str:
+        return self.forms.code(self)
+
+    def table(self) -> xr.Dataset:
+        return self.forms.table(self)
+
+    def figure(self) -> go.Figure:
+        return self.forms.figure(self)
+
+
+def number_of(given: Mapping[str, Any], name: str, size: int | None = None) -> int:
+    """A whole number of an ask or an action.
+
+    Args:
+        size: there are 0 to size − 1; None: any.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    value = given.get(name)
+    if type(value) is int and (size is None or 0 <= value < size):
+        return value
+    known = "expected a whole number" if size is None else f"there are 0 to {size - 1}"
+    raise ValueError(f"{name}={value!r:.80}: {known}")
 
 
 def _alike(value: Any, default: Any) -> bool:

@@ -27,15 +27,11 @@ class Effect(View):
 
     name, title = "effect", "Effect"
     defaults: ClassVar[dict[str, Any]] = {"length": 24, "live": True, "open": True}
+    choices: ClassVar[dict[str, Any]] = {"length": LENGTHS}
 
     def __init__(self, session: Any) -> None:
         super().__init__(session)
         self._tops, self._writer = Tops(), Writer(session, self.name)
-
-    def check_options(self, values: dict[str, Any]) -> None:
-        super().check_options(values)
-        if values.get("length", 24) not in LENGTHS:
-            raise ValueError(f"Effect: length={values['length']!r}; expected one of {LENGTHS}")
 
     # ------------------------------------------------------------ what the browser asks
 
@@ -208,7 +204,3 @@ class Effect(View):
         runs = [f"{p.name!r}: {code.source_of(self.session, p.name)}" for p in state.prompts if p.name in used]
         vectors = ["**vectors"] if used & set(state.vectors) else []
         return f", sources={{{', '.join([*runs, *vectors])}}}" if used else ""
-
-
-def _sums(kl: np.ndarray, position: int) -> dict[str, Any]:
-    return {"here": float(kl[position]), "mean": float(kl.mean()), "max": float(kl.max()), "at": int(kl.argmax())}

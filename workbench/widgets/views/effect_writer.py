@@ -9,6 +9,7 @@ from weakref import ref
 from workbench.activations import Run
 from workbench.widgets.state import State
 from workbench.widgets.views.effect_completion import Completion, Side
+from workbench.widgets.views.work import Progress, Told
 from workbench.widgets.worker import Job
 
 if TYPE_CHECKING:
@@ -51,18 +52,16 @@ class Writer:
         return completion.job
 
     def _generate(self, completion: Completion, job: Job) -> None:
-        try:
-            if completion.after is None:
-                completion.after = self._edited(completion.of[2])
-            self._steps(completion, completion.after, job)
-        except Exception:
-            if self._is_wanted(completion):  # else what it needed is gone, and so is the need
-                raise
-        finally:
-            self._show(completion)
-            self.session.flush(self.view, "completion")
+        with Progress(self.session, self.view, "completion", lambda: self._told(completion)) as show:
+            try:
+                if completion.after is None:
+                    completion.after = self._edited(completion.of[2])
+                self._steps(completion, completion.after, job, show)
+            except Exception:
+                if self._is_wanted(completion):  # else what it needed is gone, and so is the need
+                    raise
 
-    def _steps(self, completion: Completion, after: Side, job: Job) -> None:
+    def _steps(self, completion: Completion, after: Side, job: Job, show: Progress) -> None:
         """Token by token, in turns, until both are whole, somebody cancels, or the interventions are others."""
         total, going = completion.steps_left, True
         while going:
@@ -73,15 +72,14 @@ class Writer:
                 if side.step(completion.length):
                     going = True
                     job.report(total - completion.steps_left, total)
-                    self._show(completion)
+                    show()
                     job.breathe()
 
     def _is_wanted(self, completion: Completion) -> bool:
         return completion.of == _study(self.session.state)
 
-    def _show(self, completion: Completion) -> None:
-        if completion is self._completion:
-            self.session.stream(self.view, "completion", completion.said(self.session.model), {})
+    def _told(self, completion: Completion) -> Told | None:
+        return (completion.said(self.session.model), {}) if completion is self._completion else None
 
     def _unedited(self, base: Run) -> Side:
         if self._plain is None or self._plain[0]() is not base:

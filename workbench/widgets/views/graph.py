@@ -52,6 +52,12 @@ class Graph(View):
         "columns": "kept",
         "table": "nodes",
     }
+    choices: ClassVar[dict[str, Any]] = {
+        "target": TARGETS,
+        "n_nodes": NODES,
+        "columns": ("kept", "all"),
+        "table": ("nodes", "edges"),
+    }
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
@@ -92,10 +98,6 @@ class Graph(View):
 
     def check_options(self, values: dict[str, Any]) -> None:
         super().check_options(values)
-        allowed = {"target": TARGETS, "n_nodes": NODES, "columns": ("kept", "all"), "table": ("nodes", "edges")}
-        for name, known in allowed.items():
-            if values.get(name, known[0]) not in known:
-                raise ValueError(f"Route graph: {name}={values[name]!r}; expected one of {known}")
         for name, size in (("token", self.session.config.d_vocab), ("position", None), ("confirm", MOST_CONFIRMED + 1)):
             value = values.get(name)
             if value is not None and (type(value) is not int or value < 0 or (size is not None and value >= size)):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from workbench.experiments.graphs.trace import Trace
 from workbench.widgets.session import Session
 from workbench.widgets.views.graph_arrays import Arrays, arrays_of, checked, summary
 from workbench.widgets.views.graph_study import Study
+from workbench.widgets.views.work import Kept
 from workbench.widgets.worker import Job
 
 REMEMBERED = 8  # traces
@@ -57,18 +57,13 @@ class Traces:
 
     def __init__(self, session: Session, view: str) -> None:
         self.session, self.view = session, view
-        self._all: OrderedDict[Any, Traced] = OrderedDict()
+        self._all = Kept[Any, Traced](REMEMBERED)
         self._newest: tuple[Any, Job] | None = None
         self._lock = threading.Lock()
 
     def of(self, study: Study) -> Traced:
         """The trace of a study, begun or not."""
-        with self._lock:
-            made = self._all.setdefault(study.key, Traced(study))
-            self._all.move_to_end(study.key)
-            while len(self._all) > REMEMBERED:
-                self._all.popitem(last=False)
-            return made
+        return self._all.of(study.key, lambda: Traced(study))
 
     def known(self, study: Study) -> tuple[xr.Dataset, Arrays] | None:
         """What is there of a study."""
@@ -157,10 +152,8 @@ class Traces:
 
     def _let_go(self, newest: Traced) -> None:
         """Only the newest held run stays, and only a small one."""
-        with self._lock:
-            others = [traced for traced in self._all.values() if traced is not newest]
-        for traced in others:
-            if traced.trace is not None:
+        for traced in self._all.all():
+            if traced is not newest and traced.trace is not None:
                 traced.trace.release()
         if newest.trace is not None and newest.trace.cost.n_bytes > LARGEST:
             newest.trace.release()

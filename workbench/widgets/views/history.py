@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,7 +12,7 @@ import xarray as xr
 from workbench import experiments, figures
 from workbench.activations import Run, rerun, run
 from workbench.figures.text import visible
-from workbench.widgets import chats, static
+from workbench.widgets import static
 from workbench.widgets.code import variable
 from workbench.widgets.describe import spec as described
 from workbench.widgets.history import Entry
@@ -20,6 +20,7 @@ from workbench.widgets.state import State, study_of, with_study
 from workbench.widgets.views.base import Payload, View
 
 TOP = 8  # tokens of each side of a comparison
+SHOWN = 50  # steps at once
 
 
 class History(View):
@@ -29,10 +30,17 @@ class History(View):
     defaults: ClassVar[dict[str, Any]] = {"compared": []}
 
     def data(self, ask: dict[str, Any]) -> Payload:
-        """The steps; with ``compare``, two of their numbers, how their predictions differ at ``position``."""
-        entries = self.session.history.entries
-        about: dict[str, Any] = {"steps": [self._step(entry) for entry in entries], "at": self.session.history.at}
-        pair = [id for id in ask.get("compare") or () if any(entry.id == id for entry in entries)]
+        """SHOWN steps, from number ``first`` on, else with the one where we stand among them; with ``compare``, two of
+        their ids, how their predictions differ at ``position``."""
+        history = self.session.history
+        first, entries = self._window(ask.get("first"))
+        about: dict[str, Any] = {
+            "steps": [{"number": first + i, **self._step(entry)} for i, entry in enumerate(entries)],
+            "at": history.number(history.now.id),
+            "first": history.dropped + 1,
+            "last": history.dropped + len(history.entries),
+        }
+        pair = self._known(ask.get("compare") or ())
         if len(pair) == 2:
             about["comparison"] = self._comparison(pair[0], pair[1], ask.get("position"))
         return about, {}
@@ -45,32 +53,37 @@ class History(View):
 
     def static(self) -> str:
         headers = ("step", "what was done", "prompt", "interventions", "mean KL, nats", "flipped tokens")
+        history, (first, entries) = self.session.history, self._window()
         rows = [
             (
-                f"{i + 1}{' ←' if i == self.session.history.at else ''}",
+                f"{first + i}{' ←' if entry.id == history.now.id else ''}",
                 visible(entry.label, 120),
                 self._state(entry).subject,
                 len(self._state(entry).specs),
                 "–" if entry.kl is None else f"{entry.kl:.4g}",
                 "–" if entry.flipped is None else entry.flipped,
             )
-            for i, entry in enumerate(self.session.history.entries)
+            for i, entry in enumerate(entries)
         ]
-        return static.table(headers, rows)
+        left_out = len(history.entries) - len(entries)
+        said = [f"steps {first} to {first + len(entries) - 1}; {left_out} others are kept"] if left_out else []
+        said += [self._fallen_off()] if history.dropped else []
+        return static.table(headers, rows) + "".join(map(static.note, said))
 
     def code(self) -> str:
         """The steps in words, and the run of each as a line."""
-        lines = []
-        for i, entry in enumerate(self.session.history.entries):
+        dropped = self.session.history.dropped
+        lines = [f"# ({self._fallen_off()})"] if dropped else []
+        for number, entry in enumerate(self.session.history.entries, dropped + 1):
             state = self._state(entry)
-            lines.append(f"# {i + 1}. {visible(entry.label, 100)}")
+            lines.append(f"# {number}. {visible(entry.label, 100)}")
             if state.specs and set(map(repr, state.prompts)) == set(map(repr, self.session.state.prompts)):
                 lines.append(f"#    on {variable(state.subject)}: {visible(repr(list(state.specs)), 300)}")
         return "\n".join(lines)
 
     def table(self) -> xr.Dataset:
         """Of each step: label, time, number of interventions, mean KL in nats, flipped tokens."""
-        entries = self.session.history.entries
+        entries, dropped = self.session.history.entries, self.session.history.dropped
         columns = {
             "label": [entry.label for entry in entries],
             "time": [entry.time for entry in entries],
@@ -80,13 +93,14 @@ class History(View):
         }
         return xr.Dataset(
             {name: ("step", np.asarray(values)) for name, values in columns.items()},
-            {"step": np.arange(1, len(entries) + 1)},
+            {"step": np.arange(dropped + 1, dropped + len(entries) + 1)},
         )
 
     def figure(self) -> go.Figure:
         """The predictions of the two compared steps; of the first and the last, if none are."""
         before, after = self._compared()
-        runs = [self.run_of(self.session.history.entry(id), f"step {self._number(id)}") for id in (before, after)]
+        history = self.session.history
+        runs = [self.run_of(history.entry(id), f"step {history.number(id)}") for id in (before, after)]
         return figures.next_token_bars(experiments.compare(*runs), pos=int(runs[0].tokens.shape[1]) - 1)
 
     # ------------------------------------------------------------ inside
@@ -94,28 +108,39 @@ class History(View):
     def _state(self, entry: Entry) -> State:
         return with_study(self.session.state, entry.study)
 
-    def _number(self, id: int) -> int:
-        return next(i for i, entry in enumerate(self.session.history.entries) if entry.id == id) + 1
+    def _window(self, first: int | None = None) -> tuple[int, Sequence[Entry]]:
+        """SHOWN steps and the number of the first: from one on, or as many as fit up to where we stand and beyond."""
+        history = self.session.history
+        entries, at, dropped = history.entries, history.at, history.dropped
+        start = at + 1 - SHOWN // 2 if first is None else first - dropped - 1
+        start = max(0, min(start, len(entries) - SHOWN))
+        return dropped + start + 1, entries[start : start + SHOWN]
+
+    def _fallen_off(self) -> str:
+        history = self.session.history
+        gone = "step 1 has" if history.dropped == 1 else f"steps 1 to {history.dropped} have"
+        return f"{gone} fallen off: the newest {history.most} are kept"
+
+    def _known(self, ids: Sequence[int]) -> list[int]:
+        """Those of some steps' ids that are still there."""
+        there = {entry.id for entry in self.session.history.entries}
+        return [id for id in ids if id in there]
 
     def _compared(self) -> tuple[int, int]:
-        chosen = [id for id in self.option("compared") if any(e.id == id for e in self.session.history.entries)]
+        chosen, entries = self._known(self.option("compared")), self.session.history.entries
         if len(chosen) == 2:
             return chosen[0], chosen[1]
-        if len(self.session.history.entries) < 2:
+        if len(entries) < 2:
             raise ValueError("there is one step in the history: change something, and there are two to compare")
-        return self.session.history.entries[0].id, self.session.history.entries[-1].id
+        return entries[0].id, entries[-1].id
 
     def _step(self, entry: Entry) -> dict[str, Any]:
         state = self._state(entry)
-        text = chats.prompt_as_dict(state.prompt(state.subject).input)
-        words = text.get("text") or " ".join(str(m.get("text") or "") for m in text.get("messages", ()))
         return {
             "id": entry.id,
             "label": visible(entry.label, 160),
             "time": entry.time,
             "subject": visible(state.subject, 60),
-            "prompt": visible(words or f"{len(state.prompt(state.subject).tokens)} tokens", 120),
-            "chips": [{"on": chip.on, **described(chip.spec)} for chip in state.chips[:24]],
             "n_edits": len(state.specs),
             "kl": entry.kl,
             "flipped": entry.flipped,
@@ -141,7 +166,7 @@ class History(View):
         return session.on_worker(work, f"run {name}")
 
     def _comparison(self, before: int, after: int, position: int | None) -> dict[str, Any]:
-        numbers = [self._number(id) for id in (before, after)]
+        numbers = [self.session.history.number(id) for id in (before, after)]
         if before == after:
             raise ValueError(f"step {numbers[0]} was chosen twice; choose another to compare it with")
         runs = [

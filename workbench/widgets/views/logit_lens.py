@@ -43,6 +43,12 @@ class LogitLens(View):
         "rows": "words",  # or "overview"
         "columns": "fit",  # or "all"
     }
+    choices: ClassVar[dict[str, Any]] = {
+        "shade": SHADES,
+        "measure": MEASURES,
+        "rows": ("words", "overview"),
+        "columns": ("fit", "all"),
+    }
 
     def __init__(self, session: Any) -> None:
         super().__init__(session)
@@ -51,10 +57,6 @@ class LogitLens(View):
 
     def check_options(self, values: dict[str, Any]) -> None:
         super().check_options(values)
-        choices = {"shade": SHADES, "measure": MEASURES, "rows": ("words", "overview"), "columns": ("fit", "all")}
-        for name, known in choices.items():
-            if values.get(name, self.defaults[name]) not in known:
-                raise ValueError(f"Logit lens: {name}={values[name]!r}; expected one of {tuple(known)}")
         target, size = values.get("target"), self.session.config.d_vocab
         if target is not None and (type(target) is not int or not 0 <= target < size):
             raise ValueError(f"Logit lens: target={target!r}; expected a token id below {size}, or None")

@@ -12,8 +12,9 @@ import xarray as xr
 
 from workbench.activations import Run
 from workbench.experiments.lenses.lens_difference import MEANING, numbers_apart, partners
-from workbench.experiments.lenses.logit_lens import EMBEDDING, lens_logits, lens_numbers, single_target, texts_of
+from workbench.experiments.lenses.logit_lens import EMBEDDING, lens_logits, lens_numbers, single_target
 from workbench.experiments.rows import numpy, provenance, row_coords
+from workbench.experiments.texts import token_texts as texts_of
 from workbench.widgets.worker import Job
 
 CHUNK = 64  # positions of one block: at 20b's size about half a second

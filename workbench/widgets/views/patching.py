@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,13 +15,13 @@ from workbench.widgets import static
 from workbench.widgets.session import Session
 from workbench.widgets.views import patching_cell
 from workbench.widgets.views import patching_forms as forms
-from workbench.widgets.views.base import Payload, View
+from workbench.widgets.views.base import Payload, View, number_of
 from workbench.widgets.views.patching_study import METRICS, OVER, PARTS, STREAM, Study, aligned
 from workbench.widgets.views.patching_sweep import Sweep, push, work
+from workbench.widgets.views.work import Kept
 from workbench.widgets.worker import Job
 
 REMEMBERED = 12  # grids
-CHOICES = {"metric": METRICS, "part": PARTS, "over": OVER}
 
 
 class Patching(View):
@@ -38,12 +36,12 @@ class Patching(View):
         "layer": None,
         "text": True,
     }
+    choices: ClassVar[dict[str, Any]] = {"metric": METRICS, "part": PARTS, "over": OVER}
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
-        self._sweeps: OrderedDict[Study, Sweep] = OrderedDict()
-        self._continued: OrderedDict[tuple[int, ...], list[int]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._sweeps = Kept[Study, Sweep](REMEMBERED)
+        self._continued = Kept[tuple[int, ...], list[int]](REMEMBERED)
 
     # ------------------------------------------------------------ asked and told
 
@@ -56,7 +54,7 @@ class Patching(View):
         study = self.study(ask)
         sweep = self.sweep(study)
         if kind == "cell":
-            found = patching_cell.effect(self.session, study, sweep, _whole(ask, "row"), _whole(ask, "column"))
+            found = patching_cell.effect(self.session, study, sweep, number_of(ask, "row"), number_of(ask, "column"))
             push(sweep, self.session, now=True)
             return found | {"sweep": sweep.id, "row": ask["row"], "column": ask["column"]}, {}
         about, arrays = sweep.payload()
@@ -78,7 +76,7 @@ class Patching(View):
         study = self.study(action)
         if kind in ("run", "estimate"):
             return {"job": self.start(self.sweep(study), kind == "run").id}
-        row, column = _whole(action, "row"), _whole(action, "column")
+        row, column = number_of(action, "row"), number_of(action, "column")
         if kind == "text":
             return {"job": self._text(study, row, column).id}
         label = f"patch {study.words(row, column)} from {study.source}"
@@ -86,9 +84,6 @@ class Patching(View):
 
     def check_options(self, values: dict[str, Any]) -> None:
         super().check_options(values)
-        for name, known in CHOICES.items():
-            if values.get(name, known[0]) not in known:
-                raise ValueError(f"Patching: {name}={values[name]!r}; expected one of {known}")
         layer, n = values.get("layer"), self.session.config.n_layers
         if layer is not None and (type(layer) is not int or not 0 <= layer < n):
             raise ValueError(f"Patching: layer={layer!r}; there are 0 to {n - 1}")
@@ -119,7 +114,7 @@ class Patching(View):
         ask = ask or {}
         names = self.names(ask)
         assert names is not None
-        chosen = {name: ask.get(name, self.option(name)) for name in (*CHOICES, "layer")}
+        chosen = {name: ask.get(name, self.option(name)) for name in (*self.choices, "layer")}
         self.check_options(chosen)
         whole = chosen["part"] in STREAM or chosen["over"] == "together"
         over = "position" if chosen["part"] in STREAM else chosen["over"]
@@ -141,17 +136,12 @@ class Patching(View):
 
     def sweep(self, study: Study) -> Sweep:
         """The numbers of a grid, as far as they are known. They outlast edits: no chip has a part in them."""
-        with self._lock:
-            if study in self._sweeps:
-                self._sweeps.move_to_end(study)
-                return self._sweeps[study]
-        source, target = self.session.run(study.source), self.session.run(study.target)
-        made = Sweep(study, source, target, self._able(study, source, target))
-        with self._lock:
-            made = self._sweeps.setdefault(study, made)
-            while len(self._sweeps) > REMEMBERED:
-                self._sweeps.popitem(last=False)
-            return made
+
+        def make() -> Sweep:
+            source, target = self.session.run(study.source), self.session.run(study.target)
+            return Sweep(study, source, target, self._able(study, source, target))
+
+        return self._sweeps.of(study, make)
 
     def _able(self, study: Study, source: Run, target: Run) -> np.ndarray:
         """Cells whose patch can do anything: where the texts differ or later, and of experts those that were chosen."""
@@ -217,12 +207,12 @@ class Patching(View):
 
     def _plain(self, tokens: tuple[int, ...], job: Job) -> list[int]:
         """What follows a text without any patch; remembered."""
-        if tokens not in self._continued:
+
+        def make() -> list[int]:
             given = self.session.row(next(p for p in self.session.state.prompts if p.tokens == tokens))
-            self._continued[tokens] = list(patching_cell.continued(self.session, given, job))
-            while len(self._continued) > REMEMBERED:
-                self._continued.popitem(last=False)
-        return self._continued[tokens]
+            return list(patching_cell.continued(self.session, given, job))
+
+        return self._continued.of(tokens, make)
 
     def _drag(self, action: dict[str, Any]) -> dict[str, Any]:
         """Put what the source holds at one position into the target at another."""
@@ -230,8 +220,8 @@ class Patching(View):
         if names is None:
             raise ValueError(WHY["one"])
         (source, target), part = names, action.get("part")
-        layer, start, end = (_whole(action, name) for name in ("layer", "source_position", "position"))
-        head = _whole(action, "head") if action.get("head") is not None else None
+        layer, start, end = (number_of(action, name) for name in ("layer", "source_position", "position"))
+        head = number_of(action, "head") if action.get("head") is not None else None
         kinds = {name: f"hook_{name}" for name in STREAM} | {"head": "attn.hook_z"}
         if part not in kinds or (part == "head") != (head is not None):
             raise ValueError(
@@ -289,10 +279,3 @@ WHY = {
     "same": "the two prompts have the same tokens, so that no patch changes anything: change a word in one",
     "length": "a grid patches position by position, and the two prompts have unlike numbers of tokens: change a word",
 }
-
-
-def _whole(action: dict[str, Any], name: str) -> int:
-    value = action.get(name)
-    if type(value) is not int:
-        raise ValueError(f"{name}={value!r}: expected a whole number")
-    return value

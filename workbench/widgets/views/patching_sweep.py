@@ -117,7 +117,10 @@ class Sweep:
         good, bad = self.ends
         metric = self.in_grid(np.where(self.able, bad + self.exact * self.span, np.nan))
         attrs = {"metric": self.said, "direction": "denoising", "fingerprint": self.fingerprint}
-        return xr.Dataset({"metric": (self.study.grid_dims, metric), "clean": good, "corrupted": bad}, attrs=attrs)
+        if "pos" not in self.study.grid_dims:
+            attrs["positions"] = ", ".join(map(str, range(len(self.study.target_tokens))))
+        values = {"metric": (self.study.grid_dims, metric), "clean": good, "corrupted": bad}
+        return xr.Dataset(values, self.labels(), attrs)
 
     def order(self) -> xr.DataArray:
         """The estimates, for cells of the largest size to come first; any order without them."""

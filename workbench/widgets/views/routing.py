@@ -16,14 +16,12 @@ from workbench.figures.style import role_name
 from workbench.figures.text import visible
 from workbench.widgets.state import EDITED
 from workbench.widgets.views import routing_code, routing_corpus, routing_static
-from workbench.widgets.views.base import Payload, View
+from workbench.widgets.views.base import Payload, View, number_of
 from workbench.widgets.views.routing_edits import MAKE, edits_of, label_of, spec_of, with_spec, without
 from workbench.widgets.views.routing_effect import alternatives, answers_at, effect_shown, preview, routes_of
 from workbench.widgets.views.tokens import bands
 
 MOST_ROUTES = 300_000  # in one message: five bytes each
-ZOOMS = ("overview", "fit", "numbers")
-WHERE = ("everywhere", "token")
 
 
 class Routing(View):
@@ -37,6 +35,7 @@ class Routing(View):
         "measured": False,
         "texts": None,
     }
+    choices: ClassVar[dict[str, Any]] = {"zoom": ("overview", "fit", "numbers"), "where": ("everywhere", "token")}
 
     def __init__(self, session: Any) -> None:
         super().__init__(session)
@@ -123,7 +122,7 @@ class Routing(View):
         return {"even": float(made.attrs["even_load"])}, {name: made[name].values.astype(np.float32) for name in names}
 
     def _layer(self, ask: dict[str, Any]) -> Payload:
-        made = self._counted(self.session.shown).sel(layer=self._number(ask, "layer", self.session.config.n_layers))
+        made = self._counted(self.session.shown).sel(layer=number_of(ask, "layer", self.session.config.n_layers))
         names = [str(name) or "no message" for name in made.speaker.values]
         about = {
             "speakers": names,
@@ -134,8 +133,8 @@ class Routing(View):
 
     def _unchosen(self, ask: dict[str, Any]) -> Payload:
         run = self.session.shown
-        layer = self._number(ask, "layer", self.session.config.n_layers)
-        position = self._number(ask, "position", run.tokens.shape[1])
+        layer = number_of(ask, "layer", self.session.config.n_layers)
+        position = number_of(ask, "position", run.tokens.shape[1])
         made = self._alternatives(run, layer, position)
         columns = [str(name) for name in made.data_vars if made[name].dims == ("rank",)]
         rows = [{name: made[name].values[i].item() for name in columns} for i in range(made.sizes["rank"])]
@@ -166,25 +165,19 @@ class Routing(View):
         found = self.corpus.known(self.option("texts"))
         if found is None:
             return about, {}
-        layer = self._number(ask, "layer", self.session.config.n_layers)
+        layer = number_of(ask, "layer", self.session.config.n_layers)
         about |= {"done": int(found.attrs["n_done"]), "even": float(found.attrs["even_load"])}
         about |= {
             "domains": [visible(str(name), 60) for name in found.domain.values],
             "tokens": found.domain_tokens.values.tolist(),
         }
         if ask.get("expert") is not None:
-            expert = self._number(ask, "expert", self.session.config.n_experts)
+            expert = number_of(ask, "expert", self.session.config.n_experts)
             about["contexts"] = routing_corpus.contexts_of(self.session, found, layer, expert, self._domains())
         return about, {"domain_load": found.domain_load.sel(layer=layer).values.astype(np.float32)}
 
     def _domains(self) -> list[str]:
         return self.corpus.texts(self.option("texts"))[1]
-
-    def _number(self, ask: dict[str, Any], name: str, size: int) -> int:
-        value = ask.get(name)
-        if type(value) is not int or not 0 <= value < size:
-            raise ValueError(f"Routing: {name}={value!r}; there are 0 to {size - 1}")
-        return value
 
     # ------------------------------------------------------------ what a click does
 
@@ -195,8 +188,8 @@ class Routing(View):
         if kind == "preview":
             return self._preview(dict(action.get("action") or {}))
         if kind == "remove":
-            layer = self._number(action, "layer", session.config.n_layers)
-            expert = self._number(action, "expert", session.config.n_experts)
+            layer = number_of(action, "layer", session.config.n_layers)
+            expert = number_of(action, "expert", session.config.n_experts)
             session.edit(lambda state: without(state, layer, expert), f"remove edits of L{layer}E{expert}")
             return {"edits": edits_of(session.state)}
         if kind not in MAKE:
@@ -222,9 +215,6 @@ class Routing(View):
 
     def check_options(self, values: dict[str, Any]) -> None:
         super().check_options(values)
-        for name, known in (("zoom", ZOOMS), ("where", WHERE)):
-            if values.get(name, known[0]) not in known:
-                raise ValueError(f"Routing: {name}={values[name]!r}; expected one of {known}")
         wanted = values.get("next", 1)
         if type(wanted) is not int or not 1 <= wanted <= 16:
             raise ValueError(f"Routing: next={wanted!r}; expected 1 to 16 experts")

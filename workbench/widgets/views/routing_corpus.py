@@ -116,10 +116,6 @@ class Corpus:
         if done is not None and done.attrs["n_done"] == done.attrs["n_texts"]:
             done = None
 
-        def stop() -> bool:
-            job.breathe()
-            return job.cancelled
-
         def heard(n: int, found: xr.Dataset) -> None:
             self.found, self._of = found, texts
             job.report(n, len(texts[0]))
@@ -128,7 +124,7 @@ class Corpus:
         every = max(1, len(texts[0]) // 100)
         rows, domains = texts
         made = expert_contexts(
-            self.session.model, rows, domains, around=AROUND, cancel=stop, on_result=heard, every=every,
+            self.session.model, rows, domains, around=AROUND, cancel=job.breathe, on_result=heard, every=every,
             resume=done, progress=False,
         )  # fmt: skip
         self.found, self._of = made, texts

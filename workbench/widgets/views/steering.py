@@ -7,34 +7,31 @@ import threading
 from dataclasses import replace
 from typing import Any, ClassVar
 
-import plotly.graph_objects as go
-import xarray as xr
-
 from workbench.figures.text import visible
 from workbench.interventions import Steer
 from workbench.widgets.answer import single_token
 from workbench.widgets.selection import Selection
 from workbench.widgets.session import Session
 from workbench.widgets.state import Chip, State
-from workbench.widgets.views import steering_forms as forms
-from workbench.widgets.views.base import Payload, View
+from workbench.widgets.views import steering_forms
+from workbench.widgets.views.base import Formed, Payload
 from workbench.widgets.views.effect_completion import Side
 from workbench.widgets.views.steering_choice import DIRECTIONS, SITES, WHERE, Choice, Missing
 from workbench.widgets.views.steering_files import LONGEST_NAME, from_file
 from workbench.widgets.views.steering_runs import CONTROLS, NAME, Study, Texts, effect, generate, steered
+from workbench.widgets.views.work import Progress
 from workbench.widgets.worker import Cancelled, Job
 
 LENGTHS = (8, 16, 24, 48, 96, 192)
 REMEMBERED = 6  # texts
-CHOICES = {"direction": DIRECTIONS, "part": SITES, "where": WHERE, "at": ("last", "mean"), "length": LENGTHS}
 SELECTED = ("layer", "position", "head", "expert", "span")
 NO_CHIP = "the Bench runs the text itself, which has no generated tokens: choose all or selected positions"
 
 
-class Steering(View):
+class Steering(Formed):
     """One direction, one place, one scale; beside it a random direction of the same length."""
 
-    name, title = "steering", "Steering"
+    name, title, forms = "steering", "Steering", steering_forms
     defaults: ClassVar[dict[str, Any]] = {
         "direction": "token",
         "positive": "",
@@ -51,6 +48,13 @@ class Steering(View):
         "scale": None,
         "length": 24,
         "live": True,
+    }
+    choices: ClassVar[dict[str, Any]] = {
+        "direction": DIRECTIONS,
+        "part": SITES,
+        "where": WHERE,
+        "at": ("last", "mean"),
+        "length": LENGTHS,
     }
 
     def __init__(self, session: Session) -> None:
@@ -95,9 +99,6 @@ class Steering(View):
 
     def check_options(self, values: dict[str, Any]) -> None:
         super().check_options(values)
-        for name, known in CHOICES.items():
-            if name in values and values[name] not in known:
-                raise ValueError(f"Steering: {name}={values[name]!r}; expected one of {known}")
         config = self.session.config
         sizes = {"token": config.d_vocab, "layer": config.n_layers, "of_layer": config.n_layers, "of_position": 2**31}
         sizes["of_index"] = max(config.n_heads, config.n_experts)
@@ -217,16 +218,12 @@ class Steering(View):
         return texts
 
     def _go(self, texts: Texts, choice: Choice) -> Job:
-        def show() -> None:
-            about = {"study": texts.study.name, "texts": texts.said(self.session)}
-            self.session.stream(self.name, "text", about, {})
+        def said() -> Payload:
+            return {"study": texts.study.name, "texts": texts.said(self.session)}, {}
 
         def work(job: Job) -> None:
-            try:
-                generate(self.session, texts, lambda name: self._side(texts.study, choice, name), job, show)
-            finally:
-                show()
-                self.session.flush(self.name, "text")
+            with Progress(self.session, self.name, "text", said) as show:
+                generate(texts, lambda name: self._side(texts.study, choice, name), job, show)
 
         label = f"texts, steered by {texts.study.scale:.3g}"
         how = {"view": self.name, "total": texts.left, "replaces": "steered text"}
@@ -294,20 +291,6 @@ class Steering(View):
             number += 1
             free = f"{name} ({number})"
         return free
-
-    # ------------------------------------------------------------ without a browser
-
-    def static(self) -> str:
-        return forms.page(self)
-
-    def code(self) -> str:
-        return forms.code(self)
-
-    def table(self) -> xr.Dataset:
-        return forms.table(self)
-
-    def figure(self) -> go.Figure:
-        return forms.figure(self)
 
 
 def _same(recipe: Any, text: str) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from workbench.experiments.directions.directions import random_direction
+from workbench.experiments.directions.vectors import random_direction
 from workbench.figures.text import visible
 from workbench.widgets import recipes
 from workbench.widgets.selection import Selection

@@ -120,7 +120,7 @@ class Texts:
         return made
 
 
-def generate(session: Session, texts: Texts, begin: Callable[[str], Side], job: Job, show: Callable[[], None]) -> None:
+def generate(texts: Texts, begin: Callable[[str], Side], job: Job, show: Callable[[], None]) -> None:
     """All three, a token of each at a time. On the model's thread."""
     for name in TEXTS:
         if name not in texts.sides:

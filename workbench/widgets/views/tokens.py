@@ -29,6 +29,7 @@ class Tokens(View):
 
     name, title = "tokens", "Tokens"
     defaults: ClassVar[dict[str, Any]] = {"colour": "role"}
+    choices: ClassVar[dict[str, Any]] = {"colour": ("role", *VALUES)}
 
     def data(self, ask: dict[str, Any]) -> Payload:
         run = self.session.shown
@@ -42,11 +43,6 @@ class Tokens(View):
             "values": [_described(name, numbers) for name, numbers in values.items()],
         }
         return about, values
-
-    def check_options(self, values: dict[str, Any]) -> None:
-        super().check_options(values)
-        if values.get("colour", "role") not in ("role", *VALUES):
-            raise ValueError(f"Tokens: colour={values['colour']!r}; expected one of {('role', *VALUES)}")
 
     def static(self) -> str:
         run = self.session.shown

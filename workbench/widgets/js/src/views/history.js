@@ -1,10 +1,10 @@
 /** What was done, step by step: go back to any step, compare any two. */
 import "./history.css";
-import { html, QUIET_KEYS, useRef } from "../html.js";
+import { html, QUIET_KEYS, useRef, useState } from "../html.js";
 import { percent, short } from "../draw/scales.js";
 import { useData, useOption } from "../hooks.js";
 import { Button, Distribution, Empty, Panel, Ready, TokenLabel } from "../parts/index.js";
-import { chosen, clock } from "./history/steps.js";
+import { chosen, clock, fallen } from "./history/steps.js";
 
 const quiet = () => {};
 const go = (bench, id) => bench.act("bench", { kind: "goto", id }).catch(quiet);
@@ -32,18 +32,18 @@ function Moved({ step, most }) {
   </span>`;
 }
 
-function Step({ bench, step, number, current, undone, compared, toggle, most, list }) {
+function Step({ bench, step, current, undone, compared, toggle, most, list }) {
   const keys = (event) => onKeys(event, { bench, step, toggle, list });
   return html`<li class=${`wb-history-step${current ? " wb-history-now" : ""}${undone ? " wb-history-undone" : ""}`}>
     <button type="button" class="wb-history-go" data-step=${step.id} aria-current=${current ? "step" : undefined} onKeyDown=${keys}
       title=${current ? "you are here" : "go to this step"} onClick=${() => go(bench, step.id)} ...${QUIET_KEYS}>
-      <span class="wb-history-number">${number}</span>
+      <span class="wb-history-number">${step.number}</span>
       <span class="wb-history-label"><bdi>${step.label}</bdi></span>
       <span class="wb-note"><bdi>${step.subject}</bdi> · ${step.n_edits} ${step.n_edits === 1 ? "intervention" : "interventions"} · ${clock(step.time)}${
         current ? " · you are here" : undone ? " · undone" : ""}</span>
     </button>
     <${Moved} step=${step} most=${most} />
-    <${Button} kind=${compared.includes(step.id) ? "" : "quiet"} pressed=${compared.includes(step.id)} label=${`compare step ${number}`} onClick=${() => toggle(step.id)}>Compare</${Button}>
+    <${Button} kind=${compared.includes(step.id) ? "" : "quiet"} pressed=${compared.includes(step.id)} label=${`compare step ${step.number}`} onClick=${() => toggle(step.id)}>Compare</${Button}>
   </li>`;
 }
 
@@ -78,30 +78,39 @@ function Comparison({ bench, made }) {
   </${Panel}>`;
 }
 
-function Steps({ bench, data, compared, setCompared }) {
+/** Fifty steps at once; what comes before and after them, and that the oldest have fallen off. */
+function Steps({ bench, data, compared, setCompared, setFirst }) {
   const list = useRef(null);
-  const { steps, at } = data.json;
+  const { steps, at, first, last } = data.json;
   const most = Math.max(...steps.map(({ kl }) => kl ?? 0));
   const toggle = (id) => setCompared(chosen(compared, id));
-  const rows = steps.map((step, i) => html`<${Step} key=${step.id} number=${i + 1} current=${i === at} undone=${i > at} ...${{ bench, step, compared, toggle, most, list }} />`);
-  return html`<ol class="wb-history-steps" ref=${list} aria-label="steps, oldest first">${rows}</ol>`;
-}
+  const [from, to] = [steps[0].number, steps.at(-1).number];
+  const turn = (by) => html`<${Button} disabled=${by < 0 ? from <= first : to >= last} onClick=${() => setFirst(from + by * steps.length)}>${by < 0 ? "Earlier" : "Later"}</${Button}>`;
+  const rows = steps.map((step) => html`<${Step} key=${step.id} current=${step.number === at} undone=${step.number > at} ...${{ bench, step, compared, toggle, most, list }} />`);
+  return html`${(first > 1 || last - first >= steps.length) && html`<div class="wb-bar-line">
+      <span class="wb-note" role="status">steps ${from} to ${to} of ${last}${first > 1 ? `; ${fallen(first)}` : ""}</span>
+      ${last - first >= steps.length && html`${turn(-1)}${turn(1)}<${Button} onClick=${() => setFirst(null)}>Where I am</${Button}>`}
+    </div>`}
+    <ol class="wb-history-steps" ref=${list} aria-label="steps, oldest first" start=${from}>${rows}</ol>`;
+} // prettier-ignore
 
 /** @param {{ bench: import("../store.js").Bench }} props */
 function View({ bench }) {
   const [compared, setCompared] = useOption(bench, "history", "compared", []);
-  const { entries, at } = bench.state.value.history;
-  const known = compared.filter((id) => entries.some((entry) => entry.id === id));
+  const { ids, now, changes } = bench.state.value.history;
+  const [place, setPlace] = useState(null); // the number of the first step on screen, until one goes elsewhere
+  const known = compared.filter((id) => ids.includes(id));
   const { position } = bench.selection.value;
-  // The history's own counters are part of the ask: a step's numbers arrive when its run is over.
-  const got = useData(bench, "history", { n: entries.length, at, seen: entries.map(({ id, kl }) => (kl === null ? -id : id)) }, { slot: "steps" });
+  const first = place?.now === now ? place.first : null;
+  // The history's own counter is part of the ask: a step's numbers arrive when its run is over.
+  const got = useData(bench, "history", { first, changes }, { slot: "steps" });
   const both = known.length === 2 ? { compare: known, position } : null;
   const comparison = useData(bench, "history", both, { slot: "comparison" });
   return html`<div class="wb-history">
-    <${Ready} got=${got}>${(data) => html`<${Steps} ...${{ bench, data, setCompared }} compared=${known} />`}</${Ready}>
+    <${Ready} got=${got}>${(data) => html`<${Steps} ...${{ bench, data, setCompared }} compared=${known} setFirst=${(first) => setPlace({ first, now })} />`}</${Ready}>
     ${both
       ? html`<${Ready} got=${comparison}>${(data) => (data.json.comparison ? html`<${Comparison} bench=${bench} made=${data.json.comparison} />` : null)}</${Ready}>`
-      : html`<${Empty} title="Nothing compared.">${entries.length < 2 ? "Change something: each change becomes a step here." : `Choose ${2 - known.length} ${known.length ? "more step" : "steps"} with Compare, and see how their predictions differ.`}</${Empty}>`}
+      : html`<${Empty} title="Nothing compared.">${ids.length < 2 ? "Change something: each change becomes a step here." : `Choose ${2 - known.length} ${known.length ? "more step" : "steps"} with Compare, and see how their predictions differ.`}</${Empty}>`}
   </div>`;
 }
 

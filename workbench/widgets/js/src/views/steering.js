@@ -24,7 +24,7 @@ function useAsk(bench) {
 function View({ bench }) {
   const ask = useAsk(bench);
   const options = bench.state.value.options[VIEW];
-  const vectors = bench.state.value.history.at; // a vector that was put on, or opened, is a step of the history
+  const vectors = bench.state.value.history.now; // a vector that was put on, or opened, is a step of the history
   const got = useData(bench, VIEW, { what: "setup", vectors, ...ask, scale: options.scale }, { slot: "setup" });
   const setup = got.data?.json;
   return html`<div class="wb-steering">

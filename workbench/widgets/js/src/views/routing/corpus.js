@@ -17,9 +17,10 @@ export function Corpus({ bench, layer }) {
     last.current = performance.now();
     setDone(json.done);
   });
-  const ask = { what: "corpus", layer, expert, done };
-  const got = useData(bench, "routing", ask, { slot: "corpus" });
-  const running = bench.jobs.value.some((job) => job.view === "routing" && ["queued", "running"].includes(job.state));
+  const job = bench.jobs.value.findLast((each) => each.view === "routing");
+  const running = job !== undefined && ["queued", "running"].includes(job.state);
+  const over = job && !running ? job.id : 0; // what came last before a cancel may have been too soon to be looked at
+  const got = useData(bench, "routing", { what: "corpus", layer, expert, done, over }, { slot: "corpus" });
   const start = () => bench.act("routing", { kind: "corpus" }).catch(() => {});
   const json = got.data?.json;
   const tools = json?.ready && !running
