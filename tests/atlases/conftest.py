@@ -98,6 +98,15 @@ def truth(nano, ids, documents) -> pd.DataFrame:
     return routes_of(nano, ids, documents)
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    """Everything in an atlas' folder but when it was made and the lock."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name not in ("atlas.json", "build.lock")
+    }
+
+
 KEY = ["document", "position", "layer", "slot"]
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import json
+import re
 import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import workbench as wb
-from tests.atlases.conftest import MAX_LENGTH, corpus, routes_of, same_routes
+from tests.atlases.conftest import MAX_LENGTH, contents, corpus, routes_of, same_routes
 from tests.small import (
     SMALL,
     as_in_a_notebook,  # noqa: F401
@@ -24,19 +26,11 @@ from tests.small import (
 from workbench.atlases import AtlasError, CorpusError
 from workbench.atlases.folder import Folder
 from workbench.atlases.rows import batches
+from workbench.atlases.settings import Options
 from workbench.text import HarmonyError
 
 QUIET = {"max_length": MAX_LENGTH, "part_tokens": 350, "batch_tokens": 256, "progress": False}
 LONG = "select token, layer, slot, expert, weight, role, channel, document, position, domain, language from routing"
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Everything in a folder but when it was made and the lock."""
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file() and path.name not in ("atlas.json", "build.lock")
-    }
 
 
 # ---------------------------------------------------------------- what is written
@@ -284,6 +278,15 @@ def test_what_does_not_fit_is_refused_before_anything_runs(nano, tmp_path):
     with pytest.raises(wb.InterventionError, match="no head 9"):
         wb.atlas(nano, ["one"], tmp_path / "a", interventions=[wb.AblateHead(0, 9)], progress=False)
     assert not (tmp_path / "a").exists()
+
+
+def test_every_option_is_an_argument_with_its_default_and_a_line_of_its_own():
+    arguments, said = inspect.signature(wb.atlas).parameters, inspect.getdoc(type(wb.atlas).__call__)
+    for option in dataclasses.fields(Options):
+        assert arguments[option.name].default == option.default
+    said = said.partition("Args:")[2].partition("Returns:")[0]
+    explained = re.findall(r"^    ([a-z][a-z_, ]*): ", said, re.MULTILINE)
+    assert [name for names in explained for name in names.split(", ")] == list(arguments)
 
 
 def test_entries_that_are_no_documents_are_counted_when_they_are_skipped(nano, tmp_path):

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import workbench as wb
+from tests.atlases.conftest import contents
 from tests.faults.killing import live
 from tests.faults.mapping import SETTINGS, SITES, corpus, lines_of
 from tests.faults.test_disks import mounts
@@ -27,14 +28,6 @@ N = 500  # documents
 # Checking types at each call takes most of the time, and is done in the tests of atlases.
 pytestmark = pytest.mark.usefixtures("as_in_a_notebook")
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "WORKBENCH_RECORDS": "off"}
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file() and path.name not in ("atlas.json", "build.lock")
-    }
 
 
 def built(folder: Path, n: int) -> Path:

@@ -17,7 +17,8 @@ from tests.scale.measures import NANO, ROWS, ablated, numbers
 from workbench import provenance
 from workbench.checkpoints import recipe_of
 from workbench.sweeps import Grid, sweep
-from workbench.sweeps.executors import LOST, ExecutorError, _follow
+from workbench.sweeps.cluster import follow
+from workbench.sweeps.executors import LOST, ExecutorError
 from workbench.sweeps.workers import LATER, VALUES, WorkerError, measured, packed
 
 GRID = Grid(i=range(6))
@@ -131,7 +132,7 @@ def test_an_error_on_the_way_back_from_dask_ends_the_wait(status):
             raise OSError("the worker that had it is gone")
 
     found = Future()
-    asyncio.run(_follow(Client(), SimpleNamespace(status=status), found))
+    asyncio.run(follow(Client(), SimpleNamespace(status=status), found))
     assert found.done() and found.cancelled() == (status == "cancelled")
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.atlases.errors import AtlasError, CorpusError
+from workbench.atlases.settings import Options
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -43,10 +44,10 @@ class _Atlases:
         sites: str | Sequence[str] = (),
         interventions: Sequence[Any] = (),
         sources: Mapping[str, Any] | None = None,
-        store: str = "float32",
-        batch_tokens: int = 4096,
-        max_length: int | None = None,
-        part_tokens: int | None = None,
+        store: str = Options.store,
+        batch_tokens: int = Options.batch_tokens,
+        max_length: int | None = Options.max_length,
+        part_tokens: int | None = Options.part_tokens,
         bad: Bad = "raise",
         executor: Executor | None = None,
         progress: bool = True,
@@ -96,12 +97,14 @@ class _Atlases:
                 the finished parts are of.
         """
         from workbench.atlases.build import build
+        from workbench.atlases.corpus import entries
 
-        build(
-            model, corpus, folder, domain=domain, language=language, sites=sites, interventions=interventions,
-            sources=sources, store=store, batch_tokens=batch_tokens, max_length=max_length, part_tokens=part_tokens,
-            bad=bad, executor=executor, progress=progress, cancel=cancel,
+        options = Options(
+            sites=sites, interventions=interventions, sources=sources, store=store, batch_tokens=batch_tokens,
+            max_length=max_length, part_tokens=part_tokens,
         )  # fmt: skip
+        documents = entries(corpus, domain, language, bad)
+        build(model, documents, folder, options, executor=executor, progress=progress, cancel=cancel)
         return self.open(folder)
 
     def open(self, folder: str | Path) -> Atlas:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,13 +15,13 @@ import pyarrow
 import torch
 from tqdm.auto import tqdm
 
-from workbench.atlases.corpus import Bad, Given, Skipped, entries
+from workbench.atlases.corpus import Skipped
 from workbench.atlases.documents import Document
 from workbench.atlases.errors import AtlasError, CorpusError
 from workbench.atlases.folder import Folder, Part
 from workbench.atlases.plan import Planned, parts
 from workbench.atlases.rows import Stopped, rows_of
-from workbench.atlases.settings import Settings, settings_for
+from workbench.atlases.settings import Options, Settings, checked
 from workbench.atlases.tables import tables_of, vocabulary
 from workbench.atlases.workers import on_executor
 from workbench.checkpoints import load_once, recipe_of
@@ -37,34 +37,20 @@ Cancel = Any  # a threading.Event, or a function that gives true
 
 def build(
     model: HookedGptOss | Recipe | str | Path,
-    corpus: Any,
+    corpus: Iterator[Document | Skipped],
     folder: str | Path,
+    options: Options,
     *,
-    domain: Given = None,
-    language: Given = None,
-    sites: str | Sequence[str] = (),
-    interventions: Sequence[Any] = (),
-    sources: Any = None,
-    store: str = "float32",
-    batch_tokens: int = 4096,
-    max_length: int | None = None,
-    part_tokens: int | None = None,
-    bad: Bad = "raise",
-    executor: Executor | None = None,
-    progress: bool = True,
-    cancel: Cancel = None,
+    executor: Executor | None,
+    progress: bool,
+    cancel: Cancel,
 ) -> bool:
     """Build an atlas, or go on with it; arguments and errors are those of ``wb.atlas``. Returns whether it is whole."""
-    if bad not in ("raise", "skip"):
-        raise AtlasError(f"bad={bad!r}: expected 'raise' or 'skip'")
     recipe = None if executor is None and isinstance(model, HookedGptOss) else recipe_of(model)
     if not isinstance(model, HookedGptOss):
         assert recipe is not None
         model = load_once(recipe)
-    settings = settings_for(
-        model, sites=sites, interventions=interventions, sources=sources, store=store, batch_tokens=batch_tokens,
-        max_length=max_length, part_tokens=part_tokens,
-    )  # fmt: skip
+    settings = checked(model, options)
     place, stopped = Folder(folder), _stopped(cancel)
     try:
         place.path.mkdir(parents=True, exist_ok=True)
@@ -77,7 +63,7 @@ def build(
         _keep_tokenizer(model, place)
         with tqdm(desc="atlas", unit="token", unit_scale=True, disable=not progress) as bar:
             work = _Build(place, settings, bar, stopped)
-            todo = work.unfinished(_read(corpus, domain, language, bad), settings.part_tokens)
+            todo = work.unfinished(corpus, settings.part_tokens)
             try:
                 if executor is None or recipe is None:
                     done = work.here(model, todo)
@@ -156,13 +142,6 @@ class _Build:
         if about["complete"] != complete:
             self.place.say(about | {"complete": complete})
         return self.whole
-
-
-def _read(corpus: Any, domain: Given, language: Given, bad: Bad) -> Iterator[Document | Skipped]:
-    for entry in entries(corpus, domain, language):
-        if isinstance(entry, Skipped) and bad == "raise":
-            raise CorpusError(f"{entry.place}: {entry.reason}; mend it, or pass bad='skip' to leave such entries out")
-        yield entry
 
 
 def _stopped(cancel: Cancel) -> Callable[[], bool]:

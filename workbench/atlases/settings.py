@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from workbench.atlases.errors import AtlasError
@@ -20,27 +21,30 @@ MAX_LENGTH = 1024
 STORES = ("float32", "float16")
 
 
-@dataclass(frozen=True, eq=False)
-class Settings:
-    """How documents become rows. It travels to workers.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Options:
+    """What ``wb.atlas`` takes of how documents become rows; it says what each of these is."""
 
-    Attributes:
-        max_length: tokens of a window; a longer document is several, each run without those before it.
-        batch_tokens: most tokens in one pass, padding counted.
-        part_tokens: about how many tokens are written together: what a killed build has to do again.
-        sites: whose activations are kept beside the routing.
-        store: the number type of kept activations.
-        interventions: what the model has done to it.
-        sources: name → vector, for the interventions that read one.
-    """
-
-    max_length: int
-    batch_tokens: int
-    part_tokens: int
-    sites: tuple[str, ...] = ()
+    sites: str | Sequence[str] = ()
+    interventions: Sequence[Any] = ()
+    sources: Mapping[str, Any] | None = None
     store: str = "float32"
-    interventions: tuple[Any, ...] = ()
-    sources: Mapping[str, Any] = field(default_factory=dict)
+    batch_tokens: int = 4096
+    max_length: int | None = None
+    part_tokens: int | None = None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Settings:
+    """Options checked, and filled in for a model. They travel to workers."""
+
+    sites: tuple[str, ...]
+    interventions: tuple[Any, ...]
+    sources: Mapping[str, Any]
+    store: str
+    batch_tokens: int
+    max_length: int
+    part_tokens: int
 
     def identity(self, model: HookedGptOss) -> dict[str, Any]:
         """What may not change between a build and the one that goes on with it, as JSON. The size of a batch may: it
@@ -61,39 +65,37 @@ class Settings:
         }
 
 
-def settings_for(
-    model: HookedGptOss,
-    *,
-    sites: str | Sequence[str] = (),
-    interventions: Sequence[Any] = (),
-    sources: Mapping[str, Any] | None = None,
-    store: str = "float32",
-    batch_tokens: int = 4096,
-    max_length: int | None = None,
-    part_tokens: int | None = None,
-) -> Settings:
-    """Checked settings of an atlas of this model.
+def settings_for(model: HookedGptOss, **options: Any) -> Settings:
+    """Checked settings of an atlas of this model, with these :class:`Options`.
 
     Raises:
         AtlasError: for a number that is too small or too large, or a site that has no vector at each token.
         UnknownSite: for a site that does not exist.
         InterventionError: for a spec that the model or the sources do not have.
     """
-    config = model.config
-    longest = min(config.n_ctx, MAX_LENGTH) if max_length is None else max_length
+    return checked(model, Options(**options))
+
+
+def checked(model: HookedGptOss, asked: Options) -> Settings:
+    """As :func:`settings_for`."""
+    config, store, batch_tokens, part_tokens = model.config, asked.store, asked.batch_tokens, asked.part_tokens
+    longest = min(config.n_ctx, MAX_LENGTH) if asked.max_length is None else asked.max_length
     if not 1 <= longest <= config.n_ctx:
         raise AtlasError(f"max_length={longest}: expected 1 to {config.n_ctx}, the longest context of {config.name}")
     if store not in STORES:
         raise AtlasError(f"store={store!r}: expected one of {STORES}")
-    names = _sites(model, sites)
+    names = _sites(model, asked.sites)
     if part_tokens is None:
         wide = sum(width(model, name) for name in names) * (4 if store == "float32" else 2)
         part_tokens = max(min(PART_TOKENS, PART_BYTES // max(wide, 1)), longest)
     if min(batch_tokens, part_tokens) < 1:
         raise AtlasError(f"batch_tokens={batch_tokens}, part_tokens={part_tokens}: expected at least 1")
-    given = dict(sources or {})
-    _check_interventions(model, interventions, given)
-    return Settings(longest, batch_tokens, part_tokens, names, store, tuple(interventions), given)
+    sources = dict(asked.sources or {})
+    _check_interventions(model, asked.interventions, sources)
+    return Settings(
+        sites=names, interventions=tuple(asked.interventions), sources=sources, store=store,
+        batch_tokens=batch_tokens, max_length=longest, part_tokens=part_tokens,
+    )  # fmt: skip
 
 
 def _check_interventions(model: HookedGptOss, interventions: Sequence[Any], sources: Mapping[str, Any]) -> None:
@@ -126,20 +128,10 @@ def _sites(model: HookedGptOss, sites: str | Sequence[str]) -> tuple[str, ...]:
 
 def width(model: HookedGptOss, name: str) -> int:
     """How many numbers a site has at each token, its axes flattened."""
-    config = model.config
-    sizes = {
-        "d_model": config.d_model,
-        "head": config.n_heads,
-        "kv_head": config.n_key_value_heads,
-        "d_head": config.d_head,
-        "expert": config.n_experts,
-        "slot": config.experts_per_token,
-        "d_mlp": config.d_mlp,
-    }
-    n = 1
-    for axis in model.sites[name].dims[2:]:
-        n *= sizes.get(axis, 1)
-    return n
+    from workbench.model.memory.sizes import Axes
+
+    sizes = Axes(model.config, batch=1, length=1).sizes()
+    return math.prod(sizes[axis] for axis in model.sites[name].dims[2:])
 
 
 def _digest(vector: Any) -> str:

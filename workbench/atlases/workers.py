@@ -6,7 +6,8 @@ import pickle
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
+from concurrent.futures import CancelledError, Executor, Future
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from workbench.atlases.errors import AtlasError
@@ -15,12 +16,16 @@ from workbench.atlases.rows import Stopped, rows_of
 from workbench.atlases.settings import Settings
 from workbench.atlases.tables import tables_of
 from workbench.checkpoints import load_once
+from workbench.sweeps.cluster import workers_of
+from workbench.sweeps.flight import Flight
 
 if TYPE_CHECKING:
     from workbench.checkpoints import Recipe
 
-LOST = 3  # how often a part may be lost with its worker
-POLL = 0.2  # seconds between two looks at whether the build was cancelled
+KEPT = (
+    "what is finished is kept. Make a new executor, and build the atlas again with the same arguments to go on from "
+    "there"
+)
 
 
 def on_executor(
@@ -29,57 +34,66 @@ def on_executor(
     """Parts as they finish: the part, its tables as bytes, its tokens. Two a worker are under way, and no more.
 
     Raises:
-        AtlasError: a part was lost with its worker three times, or the executor takes no more work.
-        Stopped: the build was cancelled.
+        AtlasError: a part was lost with its worker each time that it was sent, or the executor takes no more work.
+        Stopped: the build was cancelled; what is under way is left.
     """
-    most = 2 * (getattr(executor, "_max_workers", 0) or 4)
-    under_way: dict[Future[Any], tuple[Planned, int]] = {}
-    again: deque[tuple[Planned, int]] = deque()
-    try:
-        while True:
-            while len(under_way) < most:
-                part, tries = again.popleft() if again else (next(todo, None), 0)
-                if part is None:
-                    break
-                under_way[_sent(executor, recipe, settings, part)] = part, tries
-            if not under_way:
-                return
-            done, _ = wait(under_way, timeout=POLL, return_when=FIRST_COMPLETED)
-            if stopped():
-                raise Stopped
-            for future in done:
-                part, tries = under_way.pop(future)
-                lost, found = _result(future)
-                if lost is None:
-                    yield part, *found
-                elif tries + 1 < LOST:
-                    again.append((part, tries + 1))
-                else:
-                    raise AtlasError(f"part {part.number} was lost with its worker {LOST} times: {lost}") from lost
-    finally:
-        for future in under_way:
-            future.cancel()
+    return _Parts(executor, recipe, settings, todo, stopped).finished()
 
 
-def _sent(executor: Executor, recipe: Recipe, settings: Settings, part: Planned) -> Future[Any]:
-    try:
-        return executor.submit(tables_of_part, recipe, settings, part)
-    except RuntimeError as error:  # shut down, or a pool one of whose processes was killed
-        raise AtlasError(
-            f"the executor takes no more work: {error}; what is finished is kept. Make a new executor, and build the "
-            "atlas again with the same arguments to go on from there"
-        ) from error
+@dataclass
+class _Part:
+    planned: Planned
+    sent: int = 0
 
 
-def _result(future: Future[Any]) -> tuple[BaseException | None, Any]:
-    """(what it was lost by, what it gave)."""
-    try:
-        kind, found = future.result()
-    except (CancelledError, Exception) as error:  # not of the work, whose own errors come back as such
-        return error, None
-    if kind == "error":
-        raise found
-    return None, found
+class _Parts:
+    """The parts of an atlas: how often each was sent, and what came of it."""
+
+    def __init__(
+        self,
+        executor: Executor,
+        recipe: Recipe,
+        settings: Settings,
+        todo: Iterator[Planned],
+        stopped: Callable[[], bool],
+    ) -> None:
+        self._recipe, self._settings, self._todo, self._cancelled = recipe, settings, todo, stopped
+        self._workers = workers_of(executor, "atlas")
+        self._flight = Flight[_Part](self._workers, self._next, self._send, self._stopped)
+        self._again: deque[_Part] = deque()
+
+    def finished(self) -> Iterator[tuple[Planned, dict[str, bytes], int]]:
+        """Those that came back whole."""
+        for part, future in self._flight.landed():
+            try:
+                kind, found = future.result()
+            except (CancelledError, Exception) as error:  # not of the work, whose own errors come back as such
+                if not self._flight.lost(f"part {part.planned.number}", part.sent, error):
+                    lost = f"part {part.planned.number} was lost with its worker {part.sent} times: {error}"
+                    raise AtlasError(f"{lost}; {KEPT}") from error
+                self._again.append(part)
+                continue
+            if kind == "error":
+                raise found
+            yield part.planned, *found
+        if self._flight.over is not None:
+            raise AtlasError(f"{self._flight.over}; {KEPT}")
+
+    def _next(self) -> _Part | None:
+        if self._again:
+            return self._again.popleft()
+        planned = next(self._todo, None)
+        return None if planned is None else _Part(planned)
+
+    def _send(self, part: _Part) -> Future[Any]:
+        future = self._workers.submit(tables_of_part, self._recipe, self._settings, part.planned)
+        part.sent += 1
+        return future
+
+    def _stopped(self) -> bool:
+        if self._cancelled():
+            raise Stopped
+        return False
 
 
 def tables_of_part(recipe: Recipe, settings: Settings, part: Planned) -> tuple[str, Any]:

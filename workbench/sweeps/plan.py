@@ -60,15 +60,19 @@ class Plan:
         return self
 
     def __next__(self) -> list[Cell]:
-        if self._cancel is not None and self._cancel():
-            self.cancelled = True
-        if self.cancelled:
+        if self.stopped():
             raise StopIteration
         batch = self._parts.popleft() if self._parts else next(self._batches)
         if self.limit is not None and len(batch) > self.limit:
             self._parts.appendleft(batch[self.limit :])
             batch = batch[: self.limit]
         return batch
+
+    def stopped(self) -> bool:
+        """Whether it was cancelled, by now."""
+        if self._cancel is not None and self._cancel():
+            self.cancelled = True
+        return self.cancelled
 
     def split(self, batch: list[Cell]) -> None:
         """Put the halves of a failed batch in front of everything else."""
