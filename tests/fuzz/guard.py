@@ -80,7 +80,7 @@ class Guard:
             self._code(event, getattr(args[0], "co_filename", None))
         elif event.startswith(FORBIDDEN) or (
             event.startswith(CHANGES)
-            and not all(self._is_inside(path) for path in args if isinstance(path, str | bytes))
+            and not all(self._is_inside(path, args) for path in args if isinstance(path, str | bytes))
         ):
             self._say(event, args)
 
@@ -102,7 +102,13 @@ class Guard:
         if not ours and text not in self.code_of:
             self._say(event, (text,))
 
-    def _is_inside(self, path: object) -> bool:
+    def _is_inside(self, path: object, args: tuple = ()) -> bool:
+        opened = args[-1] if args and isinstance(args[-1], int) and args[-1] >= 0 else None
+        if opened is not None and not os.path.isabs(os.fsdecode(path)):  # pyright: ignore[reportArgumentType]
+            try:  # shutil.rmtree names what it takes away by the folder that it has opened
+                path = os.path.join(os.readlink(f"/proc/self/fd/{opened}"), os.fsdecode(path))  # pyright: ignore[reportArgumentType]
+            except OSError:  # no Linux: seen by what is left there
+                return True
         return os.path.abspath(os.fsdecode(path)).startswith(self.inside)  # pyright: ignore[reportArgumentType]
 
     def _say(self, event: str, args: object) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import faulthandler
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -66,6 +67,10 @@ class Runner:
         # What a thread that the input started did, is found with the next input.
         if wrong is None and (seen := self.guard.taken()):
             wrong = f"it did what it must not: {seen[:3]}"
+        if wrong is None and (left := [*self.outside.iterdir()]):
+            wrong = f"it wrote elsewhere: {left[:3]}"
+            shutil.rmtree(self.outside)
+            self.outside.mkdir()
         if wrong is None and took > kind.seconds:
             wrong = f"it took {took:.1f} s"
         if wrong is not None:
@@ -143,7 +148,10 @@ def main() -> None:
     parser.add_argument("--kind")
     parser.add_argument("--only", type=int)
     given = parser.parse_args()
+    os.environ["WORKBENCH_RECORDS"] = "off"  # what is read here leaves no records
     with tempfile.TemporaryDirectory(prefix="fuzz-") as place:
+        tempfile.tempdir = str(Path(place) / "temp")  # what is put aside for a moment may stand there
+        Path(tempfile.tempdir).mkdir()
         runner = Runner(Path(place), given.seed)
         chosen = [kind for kind in KINDS if given.kind in (None, kind.name)]
         many = numbers(given.number) if given.kind is None else {given.kind: given.number}

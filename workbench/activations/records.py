@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from workbench.activations.rerun import rerun
 from workbench.activations.run import Run, run
 from workbench.activations.written import facts_of, result_of
 from workbench.checkpoints import Recipe, load_once
+from workbench.checkpoints.embedded import EMBEDDED
 from workbench.model import HookedGptOss
 from workbench.model.fingerprint import fingerprint
 from workbench.provenance import Record, Records, RecordsError
@@ -60,14 +62,16 @@ class Remake:
 
     def reload(self, record: Record, model: Any = None, sources: Mapping[str, Any] | None = None) -> Run:
         """See ``Record.reload``."""
-        made = _made(record, model, dict(sources or {}), {}, ())
+        with damaged(record):
+            made = _made(record, model, dict(sources or {}), {}, ())
         if not made.provenance["reproduced"]:
             warnings.warn(f"record {record.id} was not reproduced bit for bit: {_why(record, made)}", stacklevel=3)
         return made
 
     def code(self, record: Record) -> str:
         """See ``Record.code``."""
-        return code_of(record)
+        with damaged(record):
+            return code_of(record)
 
     def vector(self, data: bytes, dtype: str, shape: tuple[int, ...]) -> Tensor:
         """See ``Record.vector``."""
@@ -177,9 +181,11 @@ def _model(record: Record, model: Any) -> HookedGptOss:
                 f"record {record.id} is of a model ({shown(record.model)}) that wb.load cannot load again; give it: "
                 "record.reload(model)"
             )
+        recipe = Recipe(**record.recipe, fingerprint=record.fingerprint)
+        _is_here(record, recipe.path)
         try:
-            return load_once(Recipe(**record.recipe, fingerprint=record.fingerprint))
-        except ValueError as error:
+            return load_once(recipe)
+        except (ValueError, TypeError, RuntimeError, OSError) as error:
             raise RecordsError(f"the model of record {record.id} cannot be loaded: {error}") from error
     found = fingerprint(model)
     if found != record.fingerprint:
@@ -188,6 +194,36 @@ def _model(record: Record, model: Any) -> HookedGptOss:
             f"has {found}, so its numbers are others. wb.run(model, record.tokens, …) runs it all the same"
         )
     return model
+
+
+def _is_here(record: Record, path: str) -> None:
+    """A file of records that somebody sent does not choose what is fetched from where."""
+    if record._records is None or not record._records.read_only:
+        return
+    named = path.replace("\\", "/")
+    if named.startswith("//") or "://" in named or (path not in EMBEDDED and not _is_folder(path)):
+        raise RecordsError(
+            f"record {record.id} is of the model {shown(path)!r}, which is no folder of this machine, and records of "
+            "another file fetch nothing. Load it yourself: record.reload(model)"
+        )
+
+
+def _is_folder(path: str) -> bool:
+    try:
+        return Path(path).expanduser().is_dir()
+    except (OSError, ValueError, RuntimeError):  # a name that no system has, or nobody's home
+        return False
+
+
+@contextmanager
+def damaged(record: Record) -> Iterator[None]:
+    """What a run or a lookup says of a record's parts, as an error of the record."""
+    try:
+        yield
+    except RecordsError:
+        raise
+    except (ValueError, TypeError, LookupError, RecursionError, OverflowError) as error:
+        raise RecordsError(f"record {record.id} cannot be made again: {str(error)[:2000]}") from error
 
 
 def _source(

@@ -6,6 +6,7 @@ from __future__ import annotations
 import codecs
 import gzip
 import json
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ Bad = Literal["raise", "skip"]
 
 TEXT, LINES, TABLES = (".txt", ".md", ".text"), (".jsonl", ".ndjson"), (".parquet",)
 LONGEST = 2**20  # characters: more of one .txt are further documents, so that no file is ever whole in memory
+LONGEST_LINE = 2**27  # bytes of one JSON line; a small .gz can hold a line without end
 ROWS = 256  # of a Parquet file at once
 
 
@@ -52,18 +54,26 @@ def documents(corpus: Any, domain: Given = None, language: Given = None, bad: Ba
     Raises:
         CorpusError: for a corpus of another kind, an entry that is no document, or a list of the wrong length.
     """
-    for entry in entries(corpus, domain, language):
-        if isinstance(entry, Document):
-            yield entry
-        elif bad == "raise":
-            raise CorpusError(f"{entry.place}: {entry.reason}; mend it, or pass bad='skip' to leave such entries out")
+    return (entry for entry in entries(corpus, domain, language, bad) if isinstance(entry, Document))
 
 
-def entries(corpus: Any, domain: Given = None, language: Given = None) -> Iterator[Document | Skipped]:
-    """As :func:`documents`, with each entry that is none in its place."""
+def entries(
+    corpus: Any, domain: Given = None, language: Given = None, bad: Bad = "skip"
+) -> Iterator[Document | Skipped]:
+    """As :func:`documents`, with each entry that is none and is skipped in its place."""
+    if bad not in ("raise", "skip"):
+        raise CorpusError(f"bad={bad!r}: expected 'raise' or 'skip'")
+    return _entries(corpus, domain, language, bad)
+
+
+def _entries(corpus: Any, domain: Given, language: Given, bad: Bad) -> Iterator[Document | Skipped]:
     n = 0
     for n, entry in enumerate(_read(corpus), 1):
         if isinstance(entry, Skipped):
+            if bad == "raise":
+                raise CorpusError(
+                    f"{entry.place}: {entry.reason}; mend it, or pass bad='skip' to leave such entries out"
+                )
             yield entry
             continue
         known = {"domain": _of(domain, "domain", n - 1, entry), "language": _of(language, "language", n - 1, entry)}
@@ -163,17 +173,19 @@ def _file(path: Path, name: str) -> Iterator[Document | Skipped]:
         else:
             known = ", ".join((*TEXT, *LINES, *TABLES))
             raise CorpusError(f"{path}: expected a file that ends in {known} (or .txt.gz, .jsonl.gz)")
-    except OSError as error:
-        raise CorpusError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise CorpusError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _opened(path: Path) -> Any:  # a file, or what reads like one
     return gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb")
 
 
-def _json_lines(file: Iterable[bytes], path: Path, name: str) -> Iterator[Document | Skipped]:
-    for number, raw in enumerate(file, 1):
+def _json_lines(file: Any, path: Path, name: str) -> Iterator[Document | Skipped]:
+    for number, raw in enumerate(iter(lambda: file.readline(LONGEST_LINE), b""), 1):
         place = f"{path}, line {number}"
+        if len(raw) == LONGEST_LINE:
+            raise CorpusError(f"{place} has more than {LONGEST_LINE:,} bytes: expected a document a line")
         try:
             line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
             if not line.strip():
@@ -219,7 +231,7 @@ def _parquet(path: Path, name: str) -> Iterator[Document | Skipped]:
 
     try:
         file = pyarrow.parquet.ParquetFile(path)
-    except pyarrow.ArrowInvalid as error:
+    except (pyarrow.ArrowException, ValueError, OSError) as error:
         raise CorpusError(f"{path} is no Parquet file: {error}") from None
     with file:
         columns = [column for column in FIELDS if column in file.schema_arrow.names]
@@ -227,8 +239,21 @@ def _parquet(path: Path, name: str) -> Iterator[Document | Skipped]:
             raise CorpusError(
                 f"{path} has the columns {', '.join(file.schema_arrow.names[:12])}: expected text, messages or tokens"
             )
-        n = 0
-        for batch in file.iter_batches(batch_size=ROWS, columns=columns):
-            for entry in batch.to_pylist():
-                yield _row(entry, f"{name}:{n}", f"{path}, row {n}")
-                n += 1
+        for n, entry in enumerate(_entries_of(file, columns, path)):
+            yield _row(entry, f"{name}:{n}", f"{path}, row {n}")
+
+
+def _entries_of(file: Any, columns: Sequence[str], path: Path) -> Iterator[Any]:
+    """Its rows as mappings. What is damaged inside is met only when it is read."""
+    import pyarrow
+
+    batches = file.iter_batches(batch_size=ROWS, columns=columns)
+    while True:
+        try:
+            batch = next(batches, None)
+            rows = None if batch is None else batch.to_pylist()
+        except (pyarrow.ArrowException, ValueError, OverflowError, OSError, NotImplementedError) as error:
+            raise CorpusError(f"{path} cannot be read: {str(error)[:1000]}") from error
+        if rows is None:
+            return
+        yield from rows

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+# What DuckDB raises: of a file that is damaged, now and then something more general.
+DUCKDB = (duckdb.Error, ValueError, RuntimeError, OSError, MemoryError)
+# What pandas, numpy and we do about a table that does not hold what it should.
+ODD = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError)
 SAID = ("role", "channel", "domain", "language")
 TABLES = """\
 routing(token, layer, slot, expert, weight, role, channel, document, position, context, domain, language): a row
@@ -40,15 +45,13 @@ class Database:
     def __init__(self, folder: Path, parts: Sequence[Part], n_slots: int, max_length: int) -> None:
         self._connection = duckdb.connect(":memory:")
         self.slots = range(n_slots)
-        self._files = {
-            table: [str(folder / name) for part in parts for name in part.files if name.startswith(f"{table}/")]
-            for table in ("routing", "documents", "activations")
-        }
-        for table, name in (("routing", "routes"), ("documents", "documents"), ("activations", "activations")):
-            if self._files[table]:
-                self._connection.execute(f"create view {name} as {self.reads(table)}")
-        self._vocabulary(folder / "vocabulary.parquet")
-        self._connection.execute(f"create view routing as {self._long(max_length)}")
+        try:
+            self._open(folder, parts, max_length)
+        except DUCKDB as error:
+            self._connection.close()
+            raise AtlasError(f"the tables of {folder} are not those of an atlas: {_short(error)}") from error
+
+    def _open(self, folder: Path, parts: Sequence[Part], max_length: int) -> None:
         # Files that are there never change; what a large question spills does not go into the caller's folder.
         spilled = quoted(str(Path(tempfile.gettempdir()) / f"workbench-atlas-{os.getpid()}"))
         for setting in (
@@ -58,6 +61,15 @@ class Database:
             "autoinstall_known_extensions = false",  # a question must not fetch anything
         ):
             self._connection.execute(f"set {setting}")
+        self._files = {
+            table: [str(folder / name) for part in parts for name in part.files if name.startswith(f"{table}/")]
+            for table in ("routing", "documents", "activations")
+        }
+        for table, name in (("routing", "routes"), ("documents", "documents"), ("activations", "activations")):
+            if self._files[table]:
+                self._connection.execute(f"create view {name} as {self.reads(table)}")
+        self._vocabulary(folder / "vocabulary.parquet")
+        self._connection.execute(f"create view routing as {self._long(max_length)}")
 
     @property
     def has_activations(self) -> bool:
@@ -105,15 +117,38 @@ class Database:
         try:
             with self._connection.cursor() as cursor:
                 return ask(cursor)
-        except duckdb.Error as error:
+        except DUCKDB as error:
             also = "\nactivations(document, position, token, and a column a site)" if self.has_activations else ""
-            raise AtlasError(f"{error}\n\nThe tables of an atlas:\n{TABLES}{also}") from error
+            raise AtlasError(f"{_short(error)}\n\nThe tables of an atlas:\n{TABLES}{also}") from error
 
     def close(self) -> None:
         """Let go of the files."""
         self._connection.close()
 
 
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """A question of ours to tables that may be anybody's: what goes wrong with the answer is said in our words."""
+    try:
+        yield
+    except AtlasError:
+        raise
+    except ODD as error:
+        raise AtlasError(
+            f"{what}: the atlas' tables do not hold what they should ({type(error).__name__}: {_short(error)}); "
+            "build it anew, or ask with sql"
+        ) from error
+
+
+def _short(error: BaseException) -> str:
+    return str(error)[:2000].encode("utf-8", "backslashreplace").decode()
+
+
 def quoted(text: str) -> str:
     """Text inside the quotes of an SQL string."""
     return text.replace("'", "''")
+
+
+def quoted_name(text: str) -> str:
+    """The name of a column, with the quotes of SQL."""
+    return '"' + text.replace('"', '""') + '"'

@@ -135,8 +135,8 @@ def chat_of(messages: Any) -> Chat:
             raise NotADocument(f"messages[{i}] is {message!r:.60}, expected a mapping with role and content")
         try:
             chat = _with(chat, {key: value for key, value in message.items() if value is not None}, called)
-        except (HarmonyError, NotADocument, TypeError, KeyError) as error:
-            raise NotADocument(f"messages[{i}]: {error}") from None
+        except (HarmonyError, NotADocument, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise NotADocument(f"messages[{i}]: {str(error)[:1000]}") from None
     return chat
 
 

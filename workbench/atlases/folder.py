@@ -30,6 +30,8 @@ from workbench.atlases.lock import Lock
 
 ABOUT, PARTS, LOCK = "atlas.json", "parts", "build.lock"
 ASIDE = ".aside"
+TABLES, KEPT = ("routing", "documents", "activations"), ("tokenizer", "vocabulary.parquet")
+MOST, MOST_EXPERTS = 2**62, 2**22  # of a count in a record; of all layers: gpt-oss-120b has 4,608
 WORDS = {
     "model": "model (its weights have another fingerprint)",
     "tokenizer": "tokenizer",
@@ -77,25 +79,36 @@ class Folder:
         self.path = Path(path).expanduser()
 
     def lock(self) -> Lock:
-        """For as long as something is written."""
+        """For as long as something is written.
+
+        Raises:
+            AtlasError: something in the folder is a link, through which we would write elsewhere.
+        """
+        self._no_links()
         return Lock(self.path / LOCK)
+
+    def _no_links(self) -> None:
+        links = [name for name in (LOCK, ABOUT, PARTS, *TABLES, *KEPT) if (self.path / name).is_symlink()]
+        if links:
+            raise AtlasError(f"{', '.join(links)} in {self.path} leads elsewhere (a link): put there what it leads to")
 
     # ------------------------------------------------------------ reading
     def about(self) -> dict[str, Any] | None:
         """What atlas.json says; None where there is none.
 
         Raises:
-            AtlasError: it is there and cannot be read, or is none of ours.
+            AtlasError: it is there and cannot be read, or is none of ours; or something in the folder is a link.
         """
+        self._no_links()
         path = self.path / ABOUT
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise AtlasError(f"{path} cannot be read: {error}") from error
-        if not isinstance(found, dict) or "identity" not in found:
-            raise AtlasError(f"{path} does not describe an atlas")
+        if not isinstance(found, dict) or (wrong := _not_about(found)):
+            raise AtlasError(f"{path} does not describe an atlas" + (f": {wrong}" if isinstance(found, dict) else ""))
         return found
 
     def parts(self, whole: bool = False) -> dict[int, Part]:
@@ -123,6 +136,8 @@ class Folder:
             path = self.path / name
             if not path.is_file():
                 return f"{name} is missing"
+            if not path.resolve().is_relative_to(self.path.resolve()):
+                return f"{name} leads elsewhere (a link)"
             if (there := path.stat().st_size) != size:
                 return f"{name} has {there:,} bytes, expected {size:,}"
             if whole and _crc(path) != check:
@@ -142,7 +157,7 @@ class Folder:
         elif self.path.is_dir() and any(path.name != LOCK and not _ours(path) for path in self.path.iterdir()):
             raise AtlasError(f"{self.path} is not empty and holds no atlas; give a folder of its own")
         for path in self.path.rglob(f"*{ASIDE}"):
-            path.unlink(missing_ok=True)
+            _away(path)
         if found is None:
             made = datetime.now(UTC).isoformat(timespec="seconds")
             self.say({"identity": dict(identity), **about, "made": made, "complete": None})
@@ -205,16 +220,47 @@ class Folder:
 
 def _ours(path: Path) -> bool:
     """Whether a killed build left it before it wrote atlas.json."""
-    return path.name.endswith(ASIDE) or path.name in ("tokenizer", "vocabulary.parquet")
+    return path.name.endswith(ASIDE) or path.name in KEPT
+
+
+def _not_about(found: Mapping[str, Any]) -> str | None:
+    """What is wrong with an atlas.json: it may be somebody else's."""
+    identity, complete = found.get("identity"), found.get("complete")
+    if not isinstance(identity, dict):
+        return "identity is no object"
+    sizes: dict[str, Any] = {name: found.get(name) for name in ("n_layers", "n_experts", "n_slots")}
+    longest: Any = identity.get("max_length")
+    sizes["max_length"] = longest
+    if wrong := [f"{name} is {each!r:.40}" for name, each in sizes.items() if type(each) is not int or each < 1]:
+        return f"{wrong[0]}, expected a whole number from 1"
+    if sizes["n_layers"] * sizes["n_experts"] > MOST_EXPERTS or not sizes["n_slots"] <= sizes["n_experts"]:
+        return f"{sizes['n_layers']} layers of {sizes['n_experts']} experts, {sizes['n_slots']} of them at once"
+    if longest >= 2**31:
+        return f"max_length is {longest!r:.40}, expected less than 2^31"
+    lists = {"sites": identity.get("sites"), "interventions": found.get("interventions")}
+    for name, each in lists.items():
+        if not isinstance(each, list) or not all(isinstance(word, str) for word in each):
+            return f"{name} is {each!r:.40}, expected a list of texts"
+    if not isinstance(found.get("model"), str | None):
+        return f"model is {found.get('model')!r:.40}, expected a name"
+    if complete is not None and not (isinstance(complete, dict) and type(complete.get("n_parts")) is int):
+        return f"complete is {complete!r:.40}, expected counts"
+    return None
 
 
 def _part(path: Path) -> Part | None:
+    """A part's record; None for what is none of ours. It names its own files and nothing else."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        files = {name: (int(size), int(check)) for name, (size, check) in found["files"].items()}
-        return Part(**{**found, "files": files})
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        files = {name: (size, check) for name, (size, check) in found["files"].items()}
+        part = Part(**{**found, "files": files})
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
+    counts = [*vars(part).values(), *(number for pair in files.values() for number in pair)]
+    whole = all(type(n) is int and 0 <= n < MOST for n in counts if n is not part.digest and n is not part.files)
+    ours = {f"{table}/{part.number:06}.parquet" for table in TABLES} if whole else set()
+    fits = whole and isinstance(part.digest, str) and path.name == f"{part.number:06}.json"
+    return part if fits and {*ours} - {f"activations/{part.number:06}.parquet"} <= set(files) <= ours else None
 
 
 def _crc(path: Path) -> int:

@@ -12,7 +12,7 @@ import xarray as xr
 
 from workbench.atlases import compare, contexts, spread
 from workbench.atlases.contexts import Context
-from workbench.atlases.database import Database
+from workbench.atlases.database import Database, quoted_name, reading
 from workbench.atlases.errors import AtlasError
 from workbench.atlases.folder import Folder
 
@@ -89,6 +89,7 @@ class Atlas:
         """
         return self.database.ask(question, parameters)
 
+    @reading("top")
     def top(
         self,
         layer: int,
@@ -111,6 +112,7 @@ class Atlas:
         """
         return contexts.top(self, layer, expert, n, by, per_document, seed)
 
+    @reading("contexts")
     def contexts(
         self,
         layer: int,
@@ -130,6 +132,7 @@ class Atlas:
         found = self.top(layer, expert, n, by, per_document, seed)
         return contexts.contexts(self, found, layer, expert, before, after)
 
+    @reading("load")
     def load(self) -> xr.Dataset:
         """How the corpus is spread: count, load, route_share, mean_weight and weight_share (layer, expert), and
         entropy (layer), 1 where all experts have as many tokens.
@@ -139,6 +142,7 @@ class Atlas:
         """
         return spread.load(self)
 
+    @reading("specialisation")
     def specialisation(self, by: str = "domain", level: float = 0.95) -> xr.Dataset:
         """Which experts serve which part of a corpus.
 
@@ -155,6 +159,7 @@ class Atlas:
         """
         return spread.specialisation(self, by, level)
 
+    @reading("coactivation")
     def coactivation(self, layer: int) -> xr.Dataset:
         """Which experts serve the same tokens: count, share, lift and pmi (expert, other).
 
@@ -163,10 +168,12 @@ class Atlas:
         """
         return spread.coactivation(self, layer)
 
+    @reading("neighbours")
     def neighbours(self, layer: int, expert: int, n: int = 5) -> pd.DataFrame:
         """The experts that an expert shares the most tokens with for their loads: expert, count, share, lift, pmi."""
         return spread.neighbours(self, layer, expert, n)
 
+    @reading("activations")
     def activations(self, site: str, documents: Sequence[int] | None = None) -> xr.DataArray:
         """What a site held at each token, of some documents (by number) or all: [row value], in memory.
 
@@ -183,13 +190,15 @@ class Atlas:
             )
         some = "" if documents is None else f"where document in ({', '.join(str(int(d)) for d in documents) or 'null'})"
         found = self.database.ask_arrow(
-            f'select document, position, token, "{site}" as found from activations {some} order by document, position'
+            f"select document, position, token, {quoted_name(site)} as found from activations {some} "
+            "order by document, position"
         )
         values = found["found"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
         rows = {name: ("row", found[name].to_numpy()) for name in ("document", "position", "token")}
         shape = (len(found), -1) if len(found) else (0, 0)
         return xr.DataArray(values.reshape(shape), rows, ("row", "value"), site, self.provenance("activations"))
 
+    @reading("compare")
     def compare(self, other: Atlas, n: int = 50) -> xr.Dataset:
         """What changed from this atlas to another of the same documents; see ``wb.atlas.compare``."""
         return compare.compare(self, other, n)
@@ -203,13 +212,15 @@ class Atlas:
 
     def texts(self, ids: Sequence[int] | np.ndarray) -> list[str]:
         """Token ids as printable strings."""
-        words = self._words
+        with reading("texts"):
+            words = self._words
         return [words.get(int(i), str(int(i))) for i in ids]
 
     @cached_property
     def _words(self) -> dict[int, str]:
         found = self.database.ask("select token, text from vocabulary")
-        return dict(zip(found["token"].tolist(), found["text"].tolist(), strict=True))
+        pairs = zip(found["token"].tolist(), found["text"].tolist(), strict=True)
+        return {token: text if isinstance(text, str) else str(token) for token, text in pairs}
 
     def provenance(self, experiment: str) -> dict[str, Any]:
         """Attributes of what is computed from it."""

@@ -61,9 +61,9 @@ class Question:
             raise ValueError(f"{value!r} is none of the choices {list(self.choices)}; nearest: {near[0]!r}")
         if self.number is not None:
             low, high = self.number
-            if isinstance(value, Real) and not isinstance(value, bool) and low <= float(value) <= high:
+            if isinstance(value, Real) and not isinstance(value, bool) and low <= value <= high:  # pyright: ignore[reportOperatorIssue]
                 return float(value)
-            given = f"{value:g}" if isinstance(value, Real) else repr(value)
+            given = f"{value:g}" if isinstance(value, float) else f"{value!r:.80}"
             raise ValueError(f"expected a number from {low:g} to {high:g}, you gave {given}")
         assert self.selection is not None
         fields = self.selection[1]
@@ -151,7 +151,7 @@ class Prediction:
         """Take up what was committed in an earlier session."""
         try:
             self.value = self.question.valid(value)
-        except ValueError:  # the question has changed since
+        except (ValueError, TypeError, OverflowError):  # the question has changed since, or somebody changed the file
             self.value = None
 
     def outcome_text(self) -> str:

@@ -46,7 +46,7 @@ class Progress:
     def attempt(self, name: str, kind: str, source: str | None) -> None:
         """A check; what passed once stays passed, with the code that did."""
         with self._changed() as mine:
-            record = mine["exercises"].setdefault(name, {"passed": False, "attempts": 0, "hints": 0})
+            record = _of(mine, name)
             if kind != "unfinished":
                 record["attempts"] += 1
             if kind == "passed":
@@ -55,7 +55,7 @@ class Progress:
     def hint(self, name: str) -> int:
         """Count a hint, and say which one it is, from 0."""
         with self._changed() as mine:
-            record = mine["exercises"].setdefault(name, {"passed": False, "attempts": 0, "hints": 0})
+            record = _of(mine, name)
             record["hints"] += 1
             return int(record["hints"]) - 1
 
@@ -66,9 +66,9 @@ class Progress:
             return self._kept
         try:
             whole = json.loads(self.path.read_text(encoding="utf-8"))
-            if not isinstance(whole, dict) or not isinstance(whole.get("lessons"), dict):
+            if not isinstance(whole, dict) or not _fits(whole.get("lessons"), self.lesson):
                 raise ValueError("it is no progress file")
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             self._set_aside(error)
             return self._kept
         return whole
@@ -100,15 +100,45 @@ class Progress:
         if self.path is None:
             return
         try:
+            data = _as_bytes(whole)
             handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{FILE}.")
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(whole, file, indent=1, ensure_ascii=False)
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
             os.replace(name, self.path)
         except OSError as error:
             warnings.warn(
                 f"progress cannot be written to {self.path} ({error}): it is kept in memory only", stacklevel=4
             )
             self.path = None
+
+
+def _of(mine: dict[str, Any], name: str) -> dict[str, Any]:
+    record = mine["exercises"].setdefault(name, {})
+    for key, nothing in (("passed", False), ("attempts", 0), ("hints", 0)):
+        record.setdefault(key, nothing)
+    return record
+
+
+def _fits(lessons: Any, lesson: str) -> bool:
+    """Whether the file is one that this lesson can go on with; of other lessons, only that they are lessons."""
+    if not isinstance(lessons, dict) or not all(isinstance(each, dict) for each in lessons.values()):
+        return False
+    mine = lessons.get(lesson, {})
+    predictions, exercises = mine.get("predictions", {}), mine.get("exercises", {})
+    if not isinstance(predictions, dict) or not isinstance(exercises, dict):
+        return False
+    counts = [
+        each.get(key, 0) for each in exercises.values() if isinstance(each, dict) for key in ("attempts", "hints")
+    ]
+    entries = [*predictions.values(), *exercises.values()]
+    return all(isinstance(each, dict) for each in entries) and all(type(n) is int and n >= 0 for n in counts)
+
+
+def _as_bytes(whole: Any) -> bytes:
+    try:
+        return json.dumps(whole, indent=1, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, which only an escape can say
+        return json.dumps(whole, indent=1).encode()
 
 
 def _now() -> str:

@@ -13,7 +13,7 @@ of the prompt, so it is readable by its owner only. ``WORKBENCH_RECORDS=/another
 | recording.py | what is recorded, and what is not |
 | writer.py | the thread that writes |
 | schema.py, store.py | the file |
-| record.py, records.py | what is read of it |
+| row.py, record.py, records.py | what is read of it |
 | compare.py, table.py | two records beside each other; records as a table |
 """
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import sqlite3
 import zlib
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from workbench.provenance.row import blob, checked, named, sizes_of
 from workbench.provenance.schema import RecordsError
 
 if TYPE_CHECKING:
@@ -150,6 +150,8 @@ class Record:
             vectors = sorted(each for each, source in self.sources.items() if "vector" in source)
             raise RecordsError(f"record {self.id} has no vector {name!r}; it has {vectors}")
         records = self._from()
+        if not isinstance(found["vector"], str):
+            raise RecordsError(f"the vector {name!r} of record {self.id} has no digest: the file is damaged")
         row = records._one("SELECT data, dtype, shape FROM vectors WHERE digest=?", (found["vector"],))
         if row is None:
             why = self.missing.get(f"source {name!r}", "it is no longer there")
@@ -158,7 +160,10 @@ class Record:
                 f"record.reload(sources={{{name!r}: vector}})"
             )
         data, dtype, shape = row
-        return records.maker.vector(data, dtype, tuple(json.loads(shape)))
+        sizes = sizes_of(shape)
+        if not isinstance(data, bytes) or not isinstance(dtype, str) or sizes is None:
+            raise RecordsError(f"the vector {name!r} of record {self.id} is damaged: {dtype!r:.40} of {shape!r:.40}")
+        return records.maker.vector(data, dtype, sizes)
 
     def code(self) -> str:
         """The Python that makes the run again, with its model and its sources.
@@ -196,32 +201,14 @@ class Record:
 
 
 def read(row: sqlite3.Row, records: Records) -> Record:
-    """A row of the file as a record."""
+    """A row of the file as a record. Each column is of the type that we write, or the record is refused: what is in a
+    file need not be what we put there, and parts of it become Python in ``code``.
+
+    Raises:
+        RecordsError: it is damaged.
+    """
     try:
-        facts = json.loads(row["facts"] or "{}")
-        made = {name: json.loads(row[name] or "null") for name in ("recipe", "specs", "sources", "sites", "summary")}
-        made |= {name: json.loads(row[name] or "null") for name in ("about", "missing")}
-        shape = json.loads(row["shape"] or "null")
-        return Record(
-            **{name: row[name] for name in ("id", "kind", "name", "model", "fingerprint", "seconds", "session")},
-            **{name: row[name] for name in ("tokens_digest", "mask_digest", "text", "routing", "result")},
-            recipe=made["recipe"],
-            started=datetime.fromtimestamp(row["started"]).astimezone(),
-            versions=facts.get("versions", {}),
-            machine=facts.get("machine", {}),
-            notebook=facts.get("notebook"),
-            shape=None if shape is None else tuple(shape),
-            specs=made["specs"] or [],
-            sources=made["sources"] or {},
-            sites=made["sites"],
-            seed=None if row["seed"] is None else int(row["seed"]),
-            summary=made["summary"] or {},
-            about=made["about"] or {},
-            missing=made["missing"] or {},
-            pinned=bool(row["pinned"]),
-            _tokens=row["tokens"],
-            _mask=row["mask"],
-            _records=records,
-        )
-    except (ValueError, TypeError, AttributeError, OverflowError, OSError) as error:
-        raise RecordsError(f"record {row['id']!r:.40} is damaged: {type(error).__name__} {error}") from None
+        return Record(**checked(row), _tokens=blob(row, "tokens"), _mask=blob(row, "mask"), _records=records)
+    except (ValueError, TypeError, AttributeError, OverflowError, OSError, IndexError, RecursionError) as error:
+        why = str(error)[:300].encode("utf-8", "backslashreplace").decode()
+        raise RecordsError(f"record {named(row)} is damaged: {type(error).__name__} {why}") from None

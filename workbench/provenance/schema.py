@@ -50,6 +50,8 @@ CREATE TABLE IF NOT EXISTS uses (
     digest TEXT NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (digest, seq)
 ) WITHOUT ROWID;
 """
+NAMES = ("records", "environments", "vectors", "uses")
+LONGEST = 64 * 2**20  # bytes of one value that is read; we write none above some hundred thousand
 BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
@@ -105,6 +107,7 @@ def to_read(path: Path) -> sqlite3.Connection:
             check(connection, path)
     except sqlite3.Error as error:
         raise unreadable(path, error) from error
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST)
     return connection
 
 
@@ -126,6 +129,21 @@ def check(connection: sqlite3.Connection, path: Path) -> None:
             f"{path} has records in format {version}, of a later version of this package; this one knows format "
             f"{VERSION}. Nothing in it was changed"
         )
+    if strange := _programs(connection):
+        raise Newer(f"{path} holds {strange!r:.80}, which no file of ours has; it was left as it is")
+
+
+def _programs(connection: sqlite3.Connection) -> str | None:
+    """A view under the name of a table, a column that is computed, a trigger: SQL of somebody else's, which would run
+    when we read or write, and may never end."""
+    for kind, name, table, sql in connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_master").fetchall():
+        if kind == "trigger" or (kind == "index" and sql and table in NAMES):
+            return f"the {kind} {name}"
+        if name in NAMES:
+            columns = connection.execute(f"PRAGMA table_xinfo({name})").fetchall()
+            if kind != "table" or "VIRTUAL" in str(sql).upper().split("(")[0] or any(each[-1] for each in columns):
+                return f"a {kind} {name} that computes something"
+    return None
 
 
 def _prepare(connection: sqlite3.Connection, patience: float) -> None:

@@ -29,7 +29,7 @@ def write(results: Results, path: Path, overwrite: bool) -> xr.Dataset:
         import zarr
     except ImportError as error:
         raise ImportError("zarr is not installed; pip install 'gpt-oss-workbench[scale]'") from error
-    if path.exists() and not overwrite:
+    if os.path.lexists(path) and not overwrite:  # a link that leads nowhere is something too
         raise FileExistsError(f"{path} is there already; give another path, or overwrite=True")
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
@@ -42,13 +42,17 @@ def write(results: Results, path: Path, overwrite: bool) -> xr.Dataset:
 
 
 def _put(aside: Path, path: Path) -> None:
-    if path.exists():
-        old = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.old")
-        os.replace(path, old)
+    """In the place of whatever is there: a folder, a file or a link, of which only the link itself is taken away."""
+    if not os.path.lexists(path):
         os.replace(aside, path)
+        return
+    old = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.old")
+    os.replace(path, old)
+    os.replace(aside, path)
+    if old.is_dir() and not old.is_symlink():
         shutil.rmtree(old)
     else:
-        os.replace(aside, path)
+        old.unlink()
 
 
 class _Folder:

@@ -17,6 +17,7 @@ from jaxtyping import Int
 from tokenizers import AddedToken
 from tokenizers import Tokenizer as Backend
 
+from workbench.text.bounds import check_bounds, may_search_long, try_pieces
 from workbench.text.files import (
     TokenizerError,
     TokenizerFiles,
@@ -65,6 +66,7 @@ class Tokenizer:
         self.special = {token.content: i for i, token in sorted(added.items()) if token.special}
         self.vocab_size = 1 + max(backend.get_vocab(with_added_tokens=True).values(), default=-1)
         self.n_ids = max(n_ids or 0, self.vocab_size)
+        self._try_pieces = may_search_long(backend)
 
     @classmethod
     def from_directory(cls, path: str | Path) -> Tokenizer:
@@ -77,6 +79,7 @@ class Tokenizer:
         """
         files = read_directory(Path(path))
         backend = read_backend(files)
+        check_bounds(backend, files.path / "tokenizer.json")
         for index, token in files.added_tokens.items():
             _add_token(backend, index, token, files)
         return cls(backend, files.special_names, files.chat_template, files.n_ids)
@@ -102,6 +105,7 @@ class Tokenizer:
         Raises:
             TypeError: `text` is no string.
             ValueError: it holds half of a surrogate pair, which no UTF-8 text can.
+            TokenizerError: the tokenizer's own patterns would take too long for it; see bounds.py.
         """
         if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"encode takes a str and got {type(text).__name__}; for many texts use encode_batch")
@@ -112,6 +116,8 @@ class Tokenizer:
             raise ValueError(f"character {error.start} of the text, {bad!r}, is half of a surrogate pair") from None
         with _ENCODING, of_the_library("encode"):
             self.backend.encode_special_tokens = not allow_special
+            if self._try_pieces:
+                try_pieces(self.backend, text)
             return list(self.backend.encode(text, add_special_tokens=False).ids)
 
     def encode_batch(

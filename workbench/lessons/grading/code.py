@@ -83,11 +83,13 @@ def read_code(cells: Iterable[Any]) -> Code:
         source = plain_python("".join(cell["source"]))
         tags = tuple(cell.get("metadata", {}).get("tags", ()))
         try:
-            body = ast.parse(source).body
+            found = [Statement(node, i, source, tags) for node in ast.parse(source).body]
+            for each in found:  # what can be parsed can still be no Python, or nested too deep to be walked through
+                _ = each.needs, each.binds, each.changes
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             unreadable.append(Unreadable(i, source, _why(error)))
         else:
-            statements += [Statement(node, i, source, tags) for node in body]
+            statements += found
     return Code(tuple(statements), tuple(unreadable))
 
 
