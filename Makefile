@@ -23,7 +23,7 @@ help:
 	@echo "make widgets  bundle the Bench's JavaScript again (npm fetches what it is built with)"
 	@echo "make screenshots  take the pictures in docs/screenshots (needs Chromium or Chrome)"
 	@echo "make test-kernels  the Bench on other versions of ipykernel (installs each beside $(VENV))"
-	@echo "make bench   measure us beside the others, and the README's table (up to 40 minutes, 35 GB of disk; ARGS=--quick)"
+	@echo "make bench   measure us beside the others, and the README's table (up to 50 minutes, 35 GB of disk; ARGS=--quick)"
 	@echo "make clean   remove $(VENV) and every cache"
 
 lab: $(VENV)/installed-lab

@@ -1,6 +1,6 @@
 """Every comparison, one after the other; the README's table; the last line is JSON.
 
-python -m tests.bench            all of it: up to 40 minutes on 2 cores, and 20 GB of disk for what it makes and keeps
+python -m tests.bench            all of it: up to 50 minutes on 2 cores, and 20 GB of disk for what it makes and keeps
 python -m tests.bench --quick    small shapes, nothing to fetch or to build: under a minute
 """
 
@@ -17,7 +17,10 @@ from tests.bench.common import machine, readme
 from tests.bench.common.options import Options, options_of, parser, show
 from tests.bench.common.results import Part
 
-SCRIPTS = ("studies", "bench_widget", "nano", "random_110m", "moe_layer", "two_layers", "llama", "whole_20b")
+SCRIPTS = (
+    *("studies", "bench_widget", "bench_import", "bench_sweep", "bench_atlas"),
+    *("nano", "random_110m", "moe_layer", "two_layers", "llama", "whole_20b"),
+)
 QUICK = ("nano", "random_110m")
 
 
