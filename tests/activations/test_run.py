@@ -194,3 +194,9 @@ def test_what_cannot_be_run_is_refused_before_anything_runs(
     refuse_to_run(model, monkeypatch)
     with pytest.raises(kind, match=message):
         run(model, **{"input": tokens} | kwargs)
+
+
+@pytest.mark.parametrize("given", [None, {"a": 1}, [[1, 2], [3]], [1, None]])
+def test_what_is_no_text_and_no_tokens_is_refused_in_words(model, given):
+    with pytest.raises(ValueError, match="is no input: expected text, a Chat, several of them, or token ids"):
+        run(model, given)

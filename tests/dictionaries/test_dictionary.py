@@ -94,3 +94,5 @@ def test_an_input_of_another_width_and_a_feature_that_is_not_there_are_refused()
         made.encode(torch.zeros(2, 7))
     with pytest.raises(ValueError, match=r"feature=20: the dictionary has features 0 to 19, the nearest is 19"):
         made.encode(torch.zeros(2, 6), [3, 20])
+    with pytest.raises(ValueError, match=r"feature=1\.5: expected a whole number"):
+        made.encode(torch.zeros(2, 6), [1.5])

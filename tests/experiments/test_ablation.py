@@ -146,3 +146,15 @@ def test_what_is_given_is_on_in_the_clean_run_and_under_each_ablation(nano: Hook
     np.testing.assert_allclose(data.clean, measured(given), atol=2e-4)
     for i, spec in enumerate(parts):
         np.testing.assert_allclose(data.effect[i], measured([*given, spec]) - measured(given), atol=3e-4)
+
+
+def test_a_sweep_goes_on_only_from_one_of_as_many_prompts(nano):
+    some = [AblateHead(0, 1)]
+    part = ablation_sweep(nano, PROMPTS[:1], (30, 40), some, progress=False)
+    with pytest.raises(ValueError, match="of another sweep"):
+        ablation_sweep(nano, PROMPTS, (30, 40), some, progress=False, resume=part)
+
+
+def test_fewer_than_no_controls_are_refused(nano):
+    with pytest.raises(ValueError, match="controls=-1"):
+        ablation_sweep(nano, PROMPTS, (30, 40), controls=-1, progress=False)

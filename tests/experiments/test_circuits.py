@@ -354,3 +354,34 @@ def test_scores_can_be_stored_and_what_cannot_be_scored_is_refused(
         faithfulness(model, Circuit(()), [Pair(pairs[0].clean, pairs[0].corrupt[1:], 1, 2)])
     with pytest.raises(ValueError, match="expected at least two shares from 0 to 1"):
         faithfulness_curve(model, ["L0H0"], pairs, sizes=(0, 2))
+
+
+def test_the_mean_is_over_the_corrupted_texts_of_all_pairs_whatever_their_lengths(
+    model: HookedGptOss, pairs: list[Pair]
+) -> None:
+    caches = [cached(model, torch.tensor([pair.corrupt])) for pair in pairs]
+    sites = [f"blocks.{layer}.attn.hook_z" for layer in range(model.config.n_layers)]
+    means = {site: torch.cat([cache[site][0] for cache in caches]).mean(0) for site in sites}
+    hooks = [(site, lambda z, hook: means[hook.name].expand_as(z)) for site in sites]
+    logits = [model.run_with_hooks(torch.tensor([pair.clean]), fwd_hooks=hooks)[0, -1] for pair in pairs]
+    truth = [float(row[pair.right] - row[pair.wrong]) for row, pair in zip(logits, pairs, strict=True)]
+    data = faithfulness(model, Circuit(), pairs, ablation="mean", kinds=("head",), progress=False)
+    np.testing.assert_allclose(data.empty, truth, atol=1e-12)
+
+
+def test_a_metric_that_names_a_token_a_pair_fits_pairs_of_several_lengths(
+    model: HookedGptOss, pairs: list[Pair]
+) -> None:
+    named = ([pair.right for pair in pairs], [pair.wrong for pair in pairs])
+    mixed = pairs[::-1]  # the short one first: batches are by length, and not in the order of the pairs
+    for given, metric in ((pairs, named), (mixed, tuple(tokens[::-1] for tokens in named))):
+        got = faithfulness(model, Circuit(("L0H1",)), given, metric, progress=False)
+        own = faithfulness(model, Circuit(("L0H1",)), given, progress=False)
+        np.testing.assert_array_equal(got.metric, own.metric)
+    with pytest.raises(ValueError, match="names 2 tokens, one a row, and there are 3 prompts"):
+        faithfulness(model, Circuit(), pairs, ([1, 2], [3, 4]), progress=False)
+
+
+def test_what_is_no_pair_is_refused(model: HookedGptOss) -> None:
+    with pytest.raises(ValueError, match=r"pairs\[0\] is str: expected clean and corrupt"):
+        faithfulness(model, Circuit(), ["a text"], progress=False)

@@ -115,3 +115,9 @@ def test_an_effect_needs_unedited_runs_and_an_edit(done, edited):
         effect({"again": edited}, EDITS)
     with pytest.raises(ValueError, match="0 interventions"):
         effect({"chat": done}, [])
+
+
+def test_an_effect_of_a_run_that_took_its_routing_from_another_is_refused(model, done):
+    frozen = run(model, done.tokens, routing="frozen_set", routing_from=done)
+    with pytest.raises(ValueError, match="were edited themselves"):
+        effect({"frozen": frozen}, EDITS)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import workbench as wb
-from workbench.experiments.directions.directions import (
+from workbench.experiments.directions.vectors import (
     as_direction,
     expert_output,
     head_write,

@@ -119,7 +119,11 @@ def test_a_cancelled_call_returns_what_is_done(model, whole, expert):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"layer": 3}, {"expert": 8}, {"control": -1}, {"policy": "mean"}, {"following": [1]}]
+    "wrong",
+    [
+        *({"layer": 3}, {"expert": 8}, {"control": -1}, {"policy": "mean"}, {"following": [1]}, {"top_k": 0}),
+        *({"following": [-1, 7]}, {"following": [None, 10**6]}),
+    ],
 )
 def test_what_the_model_does_not_have_is_refused_before_anything_runs(model, as_in_a_notebook, wrong):
     given = {"layer": 1, "expert": 0} | wrong

@@ -336,10 +336,10 @@ def test_what_cannot_be_is_refused_before_anything_runs(
     for given, target, more, message in [
         (tokens, (RIGHT, WRONG), {"n_nodes": 0}, "n_nodes=0: expected at least 1"),
         (tokens, (RIGHT, WRONG), {"confirm": -1}, "confirm=-1: expected at least 0"),
-        (tokens, (RIGHT, WRONG), {"row": 1}, "row=1: there are rows 0 to 0"),
+        (tokens, (RIGHT, WRONG), {"row": 1}, "row=1: the text has rows 0 to 0"),
         (tokens, (RIGHT, WRONG), {"logits_at": 9}, "logits_at=9: the text has positions 0 to 8"),
         (tokens, (RIGHT, 400), {}, "token=400"),
-        (edited, RIGHT, {}, "the run was edited"),
+        (edited, RIGHT, {}, "the text was edited"),
     ]:
         with pytest.raises(ValueError, match=message):
             attribution_graph(model, given, target, **more)

@@ -107,3 +107,5 @@ def test_some_layers_alone_score_as_they_do_among_all(model):
         np.testing.assert_array_equal(some[name], whole[name].sel(layer=[2, 0]))
     with pytest.raises(ValueError, match="layer"):
         head_matches(done, layers=[99])
+    with pytest.raises(ValueError, match="expected at least one layer"):
+        head_matches(done, layers=[])

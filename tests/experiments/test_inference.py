@@ -248,3 +248,11 @@ def test_numbers_are_enough():
 def test_what_cannot_be_asked_is_refused(call, complaint):
     with pytest.raises(ValueError, match=complaint):
         call()
+
+
+@pytest.mark.parametrize("other", [np.zeros(4), xr.DataArray(np.zeros(3), dims="dim_0", coords={"dim_0": [1, 2, 3]})])
+def test_prompts_whose_cells_are_not_the_same_are_refused(other):
+    first = xr.DataArray(np.zeros(3))
+    for pair in ([first, other], [other, first]):
+        with pytest.raises(ValueError, match="expected the same, with the same labels"):
+            stack_prompts(pair)

@@ -165,3 +165,17 @@ def test_what_is_no_part_is_refused(nano, clean, corrupted):
     for wrong in ({"part": "resid"}, {"part": "attn_out", "together": True}, {"n": 0}):
         with pytest.raises(ValueError, match="expected"):
             patching_controls(nano, clean, corrupted, METRIC, **wrong)
+
+
+def test_a_grid_goes_on_only_from_one_of_the_same_layers_and_positions(nano, clean, corrupted):
+    def grid(layers, **more):
+        return patching_grid(nano, clean, corrupted, METRIC, ["resid_pre"], layers, progress=False, **more)
+
+    def joint(positions, **more):
+        return joint_patching(nano, clean, corrupted, METRIC, "head", [3], positions, progress=False, **more)
+
+    with pytest.raises(ValueError, match="of another grid"):
+        grid([2, 3], resume=grid([0, 1]))
+    with pytest.raises(ValueError, match="of another grid"):
+        joint([11], resume=joint([4]))
+    np.testing.assert_array_equal(joint([4], resume=joint([4])).metric, joint([4]).metric)

@@ -94,7 +94,12 @@ def test_an_edited_run_is_read_as_edited(model, done):
 
 
 @pytest.mark.parametrize(
-    ("given", "told"), [({"top_k": 0}, "top_k=0"), ({"target": 5000}, "target=5000"), ({"row": 3}, "rows 0 to 0")]
+    ("given", "told"),
+    [
+        ({"top_k": 0}, "top_k=0"),
+        ({"target": 5000}, "token=5000"),
+        ({"row": 3}, "rows 0 to 0"),
+    ],
 )
 def test_what_is_not_there_is_refused(done, given, told):
     with pytest.raises(ValueError, match=told):
@@ -104,3 +109,8 @@ def test_what_is_not_there_is_refused(done, given, told):
 def test_a_run_without_its_residual_stream_says_how_to_keep_it(model):
     with pytest.raises(KeyError, match="did not keep 'hook_embed'"):
         logit_lens(run(model, "Mia", sites="blocks.0.attn.hook_pattern"))
+
+
+def test_a_target_that_is_no_whole_number_is_no_token(done, as_in_a_notebook):
+    with pytest.raises(ValueError, match=r"token=1\.5: expected the text of a single token, or its id"):
+        logit_lens(done, target=1.5)

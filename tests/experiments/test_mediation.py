@@ -203,3 +203,20 @@ def test_what_cannot_be_split_is_refused(model: HookedGptOss, tokens: Tensor, tm
     data = mediation(model, tokens, [AblateHead(0, 1)], METRIC, progress=False)
     data.to_netcdf(tmp_path / "mediation.nc")
     assert not model.list_hooks()
+
+
+def test_what_an_edit_of_the_experts_own_output_does_is_content(model: HookedGptOss, tokens: Tensor) -> None:
+    source = run(model, tokens.flip(1), sites="all")
+    expert = int(run(model, tokens)["blocks.1.mlp.hook_expert_indices"][0, -1, 0])
+    spec = AblateExpert(1, expert, "mean", source="other")
+    data = mediation(model, tokens, [spec], METRIC, {"other": source}, progress=False)
+    np.testing.assert_allclose(data.expert_content.sel(layer=1, expert=expert), data.content, atol=1e-12)
+    assert float(abs(data.content).max()) > 1e-3
+    assert not data.expert_routing.sel(layer=1).any() and not data.expert_interaction.sel(layer=1).any()
+
+
+def test_a_routing_that_there_is_not_is_refused(model: HookedGptOss, tokens: Tensor, as_in_a_notebook: None) -> None:
+    with pytest.raises(ValueError, match="what='weights': expected one of"):
+        mediation(model, tokens, [AblateHead(0, 1)], METRIC, what="weights", progress=False)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="expected a list"):
+        mediation(model, tokens, AblateHead(0, 1), METRIC, progress=False)  # type: ignore[arg-type]

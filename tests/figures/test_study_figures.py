@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from tests.figures import atlases
 from tests.figures.data import words
-from tests.figures.studies import patched, swept
+from tests.figures.studies import mediated, patched, swept
 from workbench import figures
 
 
@@ -51,7 +52,32 @@ def test_the_knock_out_curve_lies_over_the_range_of_random_groups():
     assert list(line.y) == [2.0, 1.0, 0.0] and list(band.y) == [2.0, 1.5, 1.2, 0.5, 1.0, 2.0]
 
 
+def test_without_random_groups_the_curve_stands_alone():
+    variables = {"mean": ("step", [2.0, 1.0]), "chosen": ("step", ["none", "a"])}
+    data = xr.Dataset(variables | {"control_mean": (("step", "control"), np.zeros((2, 0)))}, {"step": [0, 1]})
+    (line,) = figures.knock_out_curve(data).data
+    assert list(line.y) == [2.0, 1.0]
+
+
+def test_a_sweep_that_was_cancelled_at_once_is_an_empty_table():
+    data = swept()
+    made = figures.ablation_heatmap(data.assign(mean_effect=data.mean_effect * np.nan))
+    assert all(value is None for row in made.data[0].z for value in row)
+
+
 def test_datasets_of_another_kind_are_refused():
     for draw in (figures.patching_heatmap, figures.ablation_heatmap, figures.ablation_bars, figures.knock_out_curve):
         with pytest.raises(ValueError, match="this figure draws what experiments"):
             draw(xr.Dataset({"x": ("pos", [1.0])}))
+
+
+def test_what_a_dataset_does_not_have_is_named_with_what_it_has():
+    with pytest.raises(ValueError, match="row=9: this dataset has rows 0 to"):
+        figures.mediation_table(mediated(words(3)), row=9)
+    for draw in (
+        lambda: figures.atlas_specialisation(atlases.specialised(["a", "b"]), 9, 2),
+        lambda: figures.atlas_specialisation(atlases.specialised(["a", "b"]), 1, 99),
+        lambda: figures.atlas_neighbours(atlases.together(), 99),
+    ):
+        with pytest.raises(ValueError, match=r"this dataset has (layer|expert)s 0 to"):
+            draw()

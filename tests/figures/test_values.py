@@ -9,7 +9,7 @@ from tests.figures.data import attention, comparison, head_scores, lens, loads, 
 from workbench import figures
 from workbench.figures.axes import strided
 from workbench.figures.routing import expert_colour
-from workbench.figures.style import DIVERGING, as_lists, colours, ink_on, luminance
+from workbench.figures.style import DIVERGING, SEQUENTIAL, UNSEEN, as_lists, colours, ink_on, luminance
 
 
 def table(z) -> np.ndarray:
@@ -243,3 +243,12 @@ def test_bars_show_each_runs_probabilities_of_the_candidates_and_skip_fillers():
 def test_a_position_that_is_not_there_is_refused():
     with pytest.raises(ValueError, match="positions 7 to 12"):
         figures.next_token_bars(comparison(words(6)), pos=0)
+
+
+def test_a_cell_that_is_no_number_has_the_colour_of_what_is_not_seen():
+    fills = colours([0.0, float("nan"), 1.0], SEQUENTIAL, 0.0, 1.0)
+    assert fills[1] == UNSEEN and UNSEEN not in (fills[0], fills[2])
+    data = lens(words(3))
+    data["top_probability"].values[1] = np.nan
+    z = figures.logit_lens_heatmap(data).data[0].z
+    assert set(z[1]) == {None} and None not in z[0]

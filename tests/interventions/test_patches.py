@@ -118,7 +118,7 @@ def test_what_does_not_fit_is_refused_before_anything_runs(
     model: HookedGptOss, corrupt: Tensor, clean: Run, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(model, "_stream", None)
-    three = torch.cat((corrupt, corrupt[:1]))
+    three, ones = torch.cat((corrupt, corrupt[:1])), torch.ones(model.config.d_model)
     for tokens, spec, message in [
         (corrupt, Patch("hook_embed", "dirty"), "there is no source 'dirty'; the sources are"),
         (corrupt, Patch("hook_embed", "v"), "source 'v' is Tensor: expected a Run"),
@@ -126,6 +126,7 @@ def test_what_does_not_fit_is_refused_before_anything_runs(
         (three, Patch("hook_embed", "clean"), "has 2 rows and this run 3: expected as many, or 1"),
         (corrupt, Patch("hook_embed", "clean", (1, 2), (3,)), "one for one; got 1 and 2"),
         (corrupt, Steer("blocks.0.attn.hook_pattern", "v"), "to which no vector can be added"),
+        (corrupt, Steer("hook_embed", "nan"), "vector 'nan' holds NaN or infinity"),
     ]:
         with pytest.raises(ValueError, match=message):
-            run(model, tokens, [spec], sources={"clean": clean, "v": torch.ones(model.config.d_model)})
+            run(model, tokens, [spec], sources={"clean": clean, "v": ones, "nan": ones * float("nan")})

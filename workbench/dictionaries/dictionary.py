@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal, SupportsIndex, get_args
 
 import torch
 from jaxtyping import Float
@@ -137,9 +137,11 @@ class Dictionary(nn.Module):
         """The features as a list.
 
         Raises:
-            ValueError: for one that the dictionary does not have.
+            ValueError: for one that is no number, or that the dictionary does not have.
         """
         for feature in features:
+            if not isinstance(feature, SupportsIndex):
+                raise ValueError(f"feature={feature!r:.40}: expected a whole number")
             if not 0 <= feature < self.n_features:
                 nearest = min(max(feature, 0), self.n_features - 1)
                 raise ValueError(

@@ -99,8 +99,8 @@ def contrast(
             what is no metric.
     """
     measure, said = as_metric(model, metric)
-    good, clean_columns = _row_of(model, clean, row, "clean")
-    bad, columns = _row_of(model, corrupt, row, "corrupt")
+    good, clean_columns = real_row(model, clean, row, "clean")
+    bad, columns = real_row(model, corrupt, row, "corrupt")
     if len(good) != len(bad):
         raise ValueError(
             f"clean has {len(good)} tokens and corrupt {len(bad)}: expected as many, so that each position has its "
@@ -141,8 +141,12 @@ def routes(done: Run) -> Int[Tensor, "layer pos slot"]:
     return torch.stack([done[f"blocks.{i}.mlp.hook_expert_indices"][0] for i in layers]).sort(-1).values
 
 
-def _row_of(model: HookedGptOss, given: Any, row: int, what: str) -> tuple[Int[Tensor, " pos"], list[int]]:
-    """The real tokens of a row, and their columns."""
+def real_row(model: HookedGptOss, given: Any, row: int, what: str) -> tuple[Int[Tensor, " pos"], list[int]]:
+    """The real tokens of a row of text, a Chat, tokens or an unedited run, and their columns.
+
+    Raises:
+        ValueError: for an edited run or one of another model, or a row that is not there, by the name ``what``.
+    """
     if isinstance(given, Run):
         if given.model is not model:
             raise ValueError(
@@ -157,4 +161,6 @@ def _row_of(model: HookedGptOss, given: Any, row: int, what: str) -> tuple[Int[T
     if not 0 <= row < len(tokens):
         raise ValueError(f"row={row}: {what} has rows 0 to {len(tokens) - 1}")
     columns = (torch.ones_like(tokens[row]) if mask is None else mask[row]).nonzero()[:, 0]
+    if not len(columns):
+        raise ValueError(f"row={row} of {what} is padding alone: expected at least one real token")
     return tokens[row, columns], columns.tolist()

@@ -213,7 +213,7 @@ def stack_prompts(
         raise ValueError(f"{len(parts)} prompts: expected at least two, to say how far one differs from another")
     first = parts[0]
     for i, part in enumerate(parts):
-        if part.dims != first.dims or not all(part.indexes[d].equals(first.indexes[d]) for d in first.indexes):
+        if part.dims != first.dims or part.shape != first.shape or not _same_labels(part, first):
             sizes = f"{dict(first.sizes)} of prompt 0 and {dict(part.sizes)} of prompt {i}"
             raise ValueError(f"axes {sizes}: expected the same, with the same labels")
     same = {name: coord for name, coord in first.coords.items() if all(_has(part, name, coord) for part in parts)}
@@ -221,6 +221,10 @@ def stack_prompts(
     data = np.stack([np.asarray(part, dtype=float) for part in parts])
     coords = same | {PROMPT: np.arange(len(parts))}
     return xr.DataArray(data, dims=(PROMPT, *first.dims), coords=coords, attrs=attrs, name=first.name)
+
+
+def _same_labels(one: xr.DataArray, other: xr.DataArray) -> bool:
+    return set(one.indexes) == set(other.indexes) and all(one.indexes[d].equals(other.indexes[d]) for d in one.indexes)
 
 
 def _has(part: xr.DataArray, name: Any, coord: xr.DataArray) -> bool:
@@ -239,13 +243,15 @@ def _variable(part: Any, variable: str | None) -> xr.DataArray:
 
 def _table(values: xr.DataArray | np.ndarray, dim: str) -> tuple[xr.DataArray, np.ndarray]:
     if not isinstance(values, xr.DataArray):
-        values = np.asarray(values)
+        values = np.atleast_1d(np.asarray(values))
         values = xr.DataArray(values, dims=(dim, *(f"axis_{i}" for i in range(1, values.ndim))))
     if dim not in values.dims:
         raise ValueError(f"values have axes {values.dims}: expected {dim!r} among them")
     array = values.transpose(dim, ...)
     if array.sizes[dim] < 2:
         raise ValueError(f"{array.sizes[dim]} prompts: expected at least two, to say how far one differs from another")
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"values are {array.dtype}: expected numbers, an effect for each prompt")
     return array, np.asarray(array, dtype=float).reshape(array.sizes[dim], -1)
 
 

@@ -27,8 +27,8 @@ class _OfTokens:
     def bound(self, model: HookedGptOss) -> Measure:
         raise NotImplementedError
 
-    def of_rows(self, first: int, last: int, n: int) -> _OfTokens:
-        """The same for rows first to last of n: where tokens are named row by row, only those rows'.
+    def of_rows(self, rows: Sequence[int], n: int) -> _OfTokens:
+        """The same for some of n rows: where tokens are named row by row, only those rows'.
 
         Raises:
             ValueError: for as many tokens as there are no rows.
@@ -36,8 +36,11 @@ class _OfTokens:
         wrong = [len(names) for names in self.tokens if isinstance(names, tuple) and len(names) not in (1, n)]
         if wrong:
             raise ValueError(f"the metric names {wrong[0]} tokens, one a row, and there are {n} prompts")
-        cut = [names[first:last] if isinstance(names, tuple) and len(names) == n else names for names in self.tokens]
-        return replace(self, tokens=tuple(cut))
+
+        def cut(names: Token | tuple[Token, ...]) -> Token | tuple[Token, ...]:
+            return tuple(names[row] for row in rows) if isinstance(names, tuple) and len(names) == n else names
+
+        return replace(self, tokens=tuple(map(cut, self.tokens)))
 
     def ids(self, model: HookedGptOss) -> list[Int[Tensor, " rows"]]:
         """Of each name, the id, or the ids row by row. One name fits any number of rows."""
@@ -128,13 +131,28 @@ def named(metric: Any) -> Any:
     return logit_difference(*metric) if isinstance(metric, tuple) and len(metric) == 2 else metric
 
 
+def of_rows(metric: Any, rows: Sequence[int], n: int) -> Any:
+    """The metric of some of n rows: where it names tokens row by row, of those rows' tokens; any other as it is.
+
+    Raises:
+        ValueError: for a metric that names as many tokens as there are no rows.
+    """
+    return metric.of_rows(rows, n) if isinstance(metric, _OfTokens) else metric
+
+
 def token_id(model: HookedGptOss, token: Token) -> int:
     """The id of a token, from itself or its text.
 
     Raises:
         ValueError: for text that is not one token, or an id that the model does not have.
     """
-    found = model.to_single_token(token) if isinstance(token, str) else int(token)
+    if isinstance(token, str):
+        found = model.to_single_token(token)
+    else:
+        try:
+            found = index(token)  # an int of any library, a tensor of one number too
+        except TypeError:
+            raise ValueError(f"token={token!r:.60}: expected the text of a single token, or its id") from None
     check_index("token", found, model.config.d_vocab)
     return found
 
@@ -169,7 +187,11 @@ def _frozen(tokens: Token | Sequence[Token]) -> Token | tuple[Token, ...]:
     try:
         return index(tokens)  # type: ignore[arg-type]  # an int of any library, a tensor of one number too
     except TypeError:
+        pass
+    try:
         return tuple(token if isinstance(token, str) else index(token) for token in tokens)  # type: ignore[union-attr]
+    except TypeError:
+        raise ValueError(f"{tokens!r:.80}: expected a token (text or id), or a list with one for each row") from None
 
 
 def _named(tokens: Token | tuple[Token, ...]) -> str:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from typing import Literal, cast, get_args
+from typing import Literal, SupportsIndex, cast, get_args
 
 import torch
 from einops import einsum
@@ -185,7 +185,7 @@ def _check_fields(given: Node | Receiver, has_layer: bool, has_index: bool) -> N
     what = given.kind if isinstance(given, Node) else given.part
     for field, has in (("layer", has_layer), ("index", has_index)):
         value = getattr(given, field)
-        if (value is not None) != has:
+        if (value is not None) != has or (value is not None and not isinstance(value, SupportsIndex)):
             expected = "a whole number" if has else "none"
             raise ValueError(f"{field}={value!r} for {what!r}: expected {expected}")
 

@@ -10,15 +10,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from workbench.experiments.metrics import (
-    LogitDifference,
-    Measure,
-    Metric,
-    Probability,
-    as_metric,
-    logit_difference,
-    named,
-)
+from workbench.experiments.metrics import Measure, Metric, as_metric, logit_difference, named, of_rows
 from workbench.model import HookedGptOss
 
 MOST_TOKENS = 4096  # in one batch, where one prompt does not need more
@@ -62,7 +54,7 @@ def batches(
     rows = [row_of(model, getattr(prompt, "clean", prompt)) for prompt in prompts]
     whole, made = _metric(prompts, metric), []
     for first, last in _spans([len(row) for row in rows], most):
-        part = whole.of_rows(first, last, len(rows)) if isinstance(whole, LogitDifference | Probability) else whole
+        part = of_rows(whole, range(first, last), len(rows))
         made.append(Batch(first, *padded(rows[first:last]), as_metric(model, part)[0]))
     said = "logit of each pair's right token − logit of its wrong one"
     return made, said if metric is None else as_metric(model, whole)[1]

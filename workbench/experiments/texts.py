@@ -54,10 +54,11 @@ def about(model: HookedGptOss, experiment: str, **more: Any) -> dict[str, Any]:
 
 
 def token_texts(model: HookedGptOss, ids: np.ndarray) -> np.ndarray:
-    """Printable strings of ids of any shape; the ids themselves where the model has no tokenizer."""
+    """Printable strings of ids of any shape, "" for one below 0; the ids themselves where there is no tokenizer."""
     flat = ids.reshape(-1).tolist()
-    texts = [str(i) for i in flat] if model.tokenizer is None else model.tokenizer.str_tokens(flat)
-    return np.array(texts, dtype=str).reshape(ids.shape)
+    known = [i for i in flat if i >= 0]
+    shown = iter(map(str, known) if model.tokenizer is None else model.tokenizer.str_tokens(known))
+    return np.array([next(shown) if i >= 0 else "" for i in flat], dtype=str).reshape(ids.shape)
 
 
 @without_gradients

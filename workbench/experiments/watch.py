@@ -13,6 +13,12 @@ from workbench.sweeps import Cell, Grid, Results, sweep
 Cancel = Any  # a threading.Event, or a function that gives true
 
 
+def asked_to_stop(cancel: Cancel) -> bool:
+    """Whether someone has cancelled."""
+    asked = getattr(cancel, "is_set", cancel)
+    return asked is not None and bool(asked())
+
+
 @dataclass(frozen=True, eq=False)
 class Watch:
     """What every experiment that sweeps takes.

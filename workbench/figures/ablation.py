@@ -31,7 +31,7 @@ def ablation_heatmap(
         table[at] = some.mean_effect.values
         panels.append(Panel(str(policy), table))
     every = np.concatenate([panel.values.ravel() for panel in panels])
-    scale = Scale.of(every, "mean effect", ".2f" if np.nanmax(np.abs(every)) < 10 else ".1f", signed=True)
+    scale = Scale.of(every, "mean effect", ".2f" if np.nanmax(np.abs(every), initial=0.0) < 10 else ".1f", signed=True)
     subtitle = f"{label(str(data.attrs.get('metric', 'metric')), 60)}, mean over {data.sizes['prompt']} prompts"
     kind = "expert" if "Expert" in str(data.spec.values[0]) else "head"
     rows = [f"layer {layer}" for layer in layers]
@@ -82,7 +82,9 @@ def knock_out_curve(data: xr.Dataset, title: str = "Greedy knock-out") -> go.Fig
         ValueError: for a dataset that is none.
     """
     need(data, "greedy_knock_out", "mean", "chosen")
-    low, high = data.control_mean.min("control").values, data.control_mean.max("control").values
+    bands = {}
+    if data.sizes["control"]:
+        bands["random groups"] = data.control_mean.min("control").values, data.control_mean.max("control").values
     return curves(
         data.step.values,
         {"greedy": data["mean"].values},
@@ -91,5 +93,5 @@ def knock_out_curve(data: xr.Dataset, title: str = "Greedy knock-out") -> go.Fig
         source=data,
         x_title="components knocked out",
         y_title="mean metric",
-        bands={"random groups": (low, high)} if data.sizes["control"] else None,
+        bands=bands,
     )

@@ -21,6 +21,7 @@ from workbench.figures.style import (
     colours,
     figure,
     need,
+    need_label,
     scale_bar,
     written_on,
 )
@@ -135,6 +136,8 @@ def atlas_specialisation(
         ValueError: for another dataset, or one without this expert.
     """
     by = _by(data)
+    for dim, chosen in (("layer", layer), ("expert", expert)):
+        need_label(data, dim, chosen)
     some = data.sel(layer=layer, expert=expert)
     order = np.argsort(-np.nan_to_num(some["lift"].values, nan=-1.0), kind="stable")[:most][::-1]
     some = some.isel({by: order})
@@ -188,6 +191,7 @@ def atlas_neighbours(data: xr.Dataset, expert: int, title: str | None = None, mo
     """
     if "lift" not in data or set(data["lift"].dims) != {"expert", "other"}:
         raise ValueError("this figure draws what atlas.coactivation returns")
+    need_label(data, "expert", expert)
     row = data.sel(expert=expert)
     order = [int(i) for i in np.argsort(-np.nan_to_num(row["lift"].values, nan=-1.0), kind="stable") if i != expert][
         :most

@@ -22,9 +22,11 @@ def mediation_table(
         row: of the batch; None for the mean over all.
 
     Raises:
-        ValueError: for a dataset that is no mediation.
+        ValueError: for a dataset that is no mediation, or a row that it does not have.
     """
     need(data, "mediation", *PARTS, "layer_routing", "layer_interaction")
+    if row is not None and not 0 <= row < data.sizes["batch"]:
+        raise ValueError(f"row={row}: this dataset has rows 0 to {data.sizes['batch'] - 1}")
     data = data.mean("batch") if row is None else data.isel(batch=row)
     layers = [f"layer {layer}" for layer in data.layer.values]
     nothing = np.full(len(layers), np.nan)

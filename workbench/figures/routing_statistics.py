@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from workbench.figures.grid import Panel, Scale, curves, tables
-from workbench.figures.style import need
+from workbench.figures.style import need, need_label
 from workbench.figures.text import label
 
 
@@ -79,7 +79,7 @@ def vocabulary_table(data: xr.Dataset, layer: int, top: int = 6, title: str | No
         ValueError: for a dataset of another kind, or a layer that it does not have.
     """
     need(data, "vocabulary_specialisation", "share", "count")
-    _check_layer(data, layer)
+    need_label(data, "layer", layer)
     share = data.share.sel(layer=layer).transpose("expert", "vocab").values
     # Of equal shares the more frequent token first: the vocabulary is in that order.
     best = np.argsort(-share, axis=1, kind="stable")[:, :top]
@@ -139,9 +139,3 @@ def expert_paths(data: xr.Dataset, title: str = "The most frequent ways through 
                   [f"layer {layer}" for layer in data.path_layer.values],
                   Scale("number of the expert", 0.0, float(max(experts.max(), 1)), ".0f"), title=title, subtitle=said,
                   source=data)  # fmt: skip
-
-
-def _check_layer(data: xr.Dataset, layer: int) -> None:
-    there = data.coords["layer"].values
-    if layer not in there:
-        raise ValueError(f"layer={layer}: this dataset has layers {there[0]} to {there[-1]}")

@@ -144,10 +144,12 @@ def written_on(text: str, colour: str) -> str:
 
 
 def colours(values: Sequence[float] | np.ndarray, scale: Sequence[str], low: float, high: float) -> list[str]:
-    """Each value's colour on a scale."""
+    """Each value's colour on a scale; that of what is not seen for NaN."""
     span = high - low or 1.0
     shares = np.clip((np.asarray(values, dtype=float) - low) / span, 0, 1)
-    return [str(colour) for colour in sample_colorscale(list(scale), shares.tolist())] if len(shares) else []
+    known = np.isfinite(shares)
+    drawn = iter(sample_colorscale(list(scale), shares[known].tolist()) if known.any() else ())
+    return [str(next(drawn)) if there else UNSEEN for there in known]
 
 
 def as_lists(values: np.ndarray) -> list:
@@ -176,6 +178,17 @@ def need(data: xr.Dataset, drawn_by: str, *names: str) -> None:
     empty = [name for name in names if 0 in data[name].shape]
     if empty:
         raise ValueError(f"{empty[0]!r} has shape {data[empty[0]].shape}: there is nothing to draw")
+
+
+def need_label(data: xr.Dataset, dim: str, label: int) -> None:
+    """Refuse a layer, or an expert, that a dataset does not have.
+
+    Raises:
+        ValueError: naming those that it has.
+    """
+    there = data.coords[dim].values
+    if label not in there:
+        raise ValueError(f"{dim}={label}: this dataset has {dim}s {there[0]} to {there[-1]}")
 
 
 def thinned(n: int, cell: float, smallest: float) -> list[int]:

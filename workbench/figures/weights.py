@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from workbench.figures.grid import Panel, Scale, tables
-from workbench.figures.style import BLUE, ORANGE, as_lists, figure, need
+from workbench.figures.style import BLUE, ORANGE, as_lists, figure, need, need_label
 from workbench.figures.text import label, labels
 
 
@@ -71,9 +71,7 @@ def router_tokens(data: xr.Dataset, layer: int, title: str | None = None) -> go.
         ValueError: for a dataset of another kind, or a layer that it does not have.
     """
     need(data, "router_geometry", "token", "score")
-    there = data.coords["layer"].values
-    if layer not in there:
-        raise ValueError(f"layer={layer}: this dataset has layers {there[0]} to {there[-1]}")
+    need_label(data, "layer", layer)
     here = data.sel(layer=layer).transpose("expert", "rank", ...)
     panel = Panel("", here.score.values, here.token.values.tolist())
     return tables([panel], [f"expert {e}" for e in here.expert.values], here["rank"].values,

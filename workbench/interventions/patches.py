@@ -174,6 +174,8 @@ class Steer(Intervention):
             raise InterventionError(
                 f"{self}: vector {self.vector!r} is {shape}: expected ({size},), the {last} axis of {self.site}"
             )
+        if not bool(sources[self.vector].isfinite().all()):
+            raise InterventionError(f"{self}: vector {self.vector!r} holds NaN or infinity: expected numbers")
 
     def reads(self, config: Config) -> list[tuple[str, str | None]]:
         return [(self.vector, None)]

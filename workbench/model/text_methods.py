@@ -120,7 +120,7 @@ class TextMethods:
         elif isinstance(input, list | tuple) and input and isinstance(input[0], str | Chat):
             input, padded = self.to_tokens(input, return_mask=True)
             attention_mask = padded if attention_mask is None and not bool(padded.all()) else attention_mask
-        tokens = self._checked_tokens(torch.as_tensor(input, device=self.embed.weight.device))
+        tokens = self._checked_tokens(_as_tensor(input).to(self.embed.weight.device))
         return tokens, None if attention_mask is None else _checked_mask(torch.as_tensor(attention_mask), tokens)
 
     def _checked_tokens(self, tokens: Tensor) -> Int[Tensor, "batch pos"]:
@@ -169,6 +169,16 @@ class TextMethods:
         if self.config.pad_token_id is not None:
             return self.config.pad_token_id
         return self.config.eos_token_ids[0] if self.config.eos_token_ids else 0
+
+
+def _as_tensor(input: Any) -> Tensor:
+    try:
+        return torch.as_tensor(input)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"{input!r:.80} is no input: expected text, a Chat, several of them, or token ids, in rows of one length "
+            f"({error})"
+        ) from None
 
 
 def _as_list(input: str | Chat | Sequence[str | Chat]) -> list[str | Chat]:

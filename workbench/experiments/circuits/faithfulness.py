@@ -13,8 +13,8 @@ from tqdm.auto import tqdm
 
 from workbench.activations.run import provenance_of
 from workbench.experiments.circuits.circuit import Circuit
-from workbench.experiments.circuits.runs import DEFAULT_KINDS, Ablation, Setting
-from workbench.experiments.metrics import Measure, Metric, as_metric, logit_difference, token_id
+from workbench.experiments.circuits.runs import DEFAULT_KINDS, Ablation, Setting, with_one_mean
+from workbench.experiments.metrics import Measure, Metric, as_metric, logit_difference, named, of_rows, token_id
 from workbench.experiments.prompts import row_of
 from workbench.experiments.rows import quantity
 from workbench.model import HookedGptOss
@@ -39,7 +39,8 @@ def faithfulness(
         circuits: one or several, as :func:`run_circuit` runs them.
         pairs: with clean and corrupt of one length each, and right and wrong.
         metric: None: the logit difference of each pair's right and wrong token.
-        ablation, kinds: as in :func:`run_circuit`. ∅ is the circuit without parts, N the whole model.
+        ablation, kinds: as in :func:`run_circuit`, "mean" over the corrupted texts of all pairs. ∅ is the circuit
+            without parts, N the whole model.
         progress: show a progress bar.
 
     Returns:
@@ -223,6 +224,9 @@ class Scored:
         self.model, self.n, self.ablation, self.kinds = model, len(pairs), ablation, tuple(kinds)
         self.said = "logit of each pair's right token − logit of its wrong one"
         self.parts: list[tuple[list[int], Setting, Measure]] = []
+        strange = [i for i, pair in enumerate(pairs) if not (hasattr(pair, "clean") and hasattr(pair, "corrupt"))]
+        if strange:
+            raise ValueError(f"pairs[{strange[0]}] is {type(pairs[strange[0]]).__name__}: expected clean and corrupt")
         both = [(row_of(model, pair.clean), row_of(model, pair.corrupt)) for pair in pairs]
         for i, (clean, corrupt) in enumerate(both):
             if len(clean) != len(corrupt):
@@ -234,6 +238,9 @@ class Scored:
             most = max(1, _MOST // length)
             for some in (of_length[i : i + most] for i in range(0, len(of_length), most)):
                 self._batch(pairs, both, some, metric)
+        if ablation == "mean":
+            shared = with_one_mean([setting for _, setting, _ in self.parts])
+            self.parts = [(some, new, measure) for (some, _, measure), new in zip(self.parts, shared, strict=True)]
 
     def _batch(self, pairs: Sequence[Any], both: list, some: list[int], metric: Metric | None) -> None:
         clean, corrupt = (torch.stack([both[i][side] for i in some]) for side in (0, 1))
@@ -243,7 +250,9 @@ class Scored:
             )
             measure, _ = as_metric(self.model, logit_difference(right, wrong))
         else:
-            measure, self.said = as_metric(self.model, metric)
+            whole = named(metric)
+            measure, _ = as_metric(self.model, of_rows(whole, some, self.n))
+            self.said = as_metric(self.model, whole)[1]
         self.parts.append((some, Setting.of(self.model, clean, corrupt, self.ablation, self.kinds), measure))
 
     def table(

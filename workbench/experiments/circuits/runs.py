@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -155,6 +155,21 @@ class Setting:
         at = f"blocks.{layer}."
         sites = [f"{at}mlp.hook_expert_{part}" for part in ("indices", "weights", "out")]
         return [*((site, hear) for site in sites), (f"{at}hook_mlp_out", put)]
+
+
+def with_one_mean(settings: Sequence[Setting]) -> list[Setting]:
+    """Settings with ablation "mean", each with the mean over the texts and positions of all of them."""
+    lengths = torch.tensor([setting.clean.numel() for setting in settings])
+    shares = (lengths / lengths.sum()).tolist()
+
+    def mean(parts: Sequence[Tensor]) -> Tensor:
+        total = sum(part.double() * share for part, share in zip(parts, shares, strict=True))
+        assert isinstance(total, Tensor)
+        return total.to(parts[0])
+
+    reference = {key: mean([setting.reference[key] for setting in settings]) for key in settings[0].reference}
+    z = {layer: mean([setting.z[layer] for setting in settings]) for layer in settings[0].z}
+    return [replace(setting, reference=reference, z=z) for setting in settings]
 
 
 def _reduced(values: Float[Tensor, "batch pos node d"], ablation: str) -> Float[Tensor, "rows cols node d"]:

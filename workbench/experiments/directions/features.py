@@ -14,6 +14,7 @@ from workbench.activations import Run
 from workbench.dictionaries import Dictionary
 from workbench.dictionaries.attach import check_site
 from workbench.experiments.rows import numpy, provenance, quantity, real_columns, row_coords
+from workbench.experiments.texts import token_texts
 from workbench.model import HookedGptOss
 from workbench.model.fingerprint import fingerprint
 from workbench.model.interrupts import without_gradients
@@ -172,6 +173,8 @@ def feature_logit_effect(
     ids = dictionary.check_features(features)
     if not 1 <= top_k <= model.config.d_vocab:
         raise ValueError(f"top_k={top_k}: expected 1 to d_vocab={model.config.d_vocab}")
+    if not ids:
+        raise ValueError("features=[]: expected at least one")
     if dictionary.d_model != model.config.d_model:
         raise ValueError(f"a dictionary of width {dictionary.d_model} on a model of d_model {model.config.d_model}")
     made = [_effects(model, dictionary, ids[start : start + _CHUNK], top_k) for start in range(0, len(ids), _CHUNK)]
@@ -179,7 +182,7 @@ def feature_logit_effect(
     dims: tuple[str, str] = ("feature", "rank")
     variables: dict[str, Any] = {}
     for name in ("promoted", "demoted"):
-        texts = _token_texts(model, found[f"{name}_id"])
+        texts = token_texts(model, found[f"{name}_id"])
         variables[f"{name}_effect"] = (
             dims,
             found[f"{name}_effect"],
@@ -200,12 +203,6 @@ def _effects(model: HookedGptOss, dictionary: Dictionary, ids: list[int], top_k:
     found |= {"demoted_effect": down.values, "demoted_id": down.indices}
     found |= {"mean": effect.float().mean(-1), "std": effect.float().std(-1)}
     return {name: numpy(tensor) for name, tensor in found.items()}
-
-
-def _token_texts(model: HookedGptOss, ids: np.ndarray) -> np.ndarray:
-    flat = ids.reshape(-1).tolist()
-    texts = [str(i) for i in flat] if model.tokenizer is None else model.tokenizer.str_tokens(flat)
-    return np.array(texts, dtype=str).reshape(ids.shape)
 
 
 def _said(dictionary: Dictionary) -> dict[str, str]:

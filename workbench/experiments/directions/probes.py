@@ -134,9 +134,21 @@ def _examples(
     text = np.repeat(np.arange(len(rows)), [len(at) for at in asked])
     flat = np.array([label for at in asked for label in at.values()])
     if kind == "ridge":
-        flat = flat.astype(float)
+        flat = _numbers(flat)
     group = np.array([number[own[i]] for i in text])
     return _Examples(np.concatenate(parts, axis=1), flat, group, text, per_token)
+
+
+def _numbers(labels: np.ndarray) -> Float[np.ndarray, " example"]:
+    try:
+        found = labels.astype(float)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"labels such as {labels[0]!r}: kind='ridge' foretells numbers; for classes, 'logistic'"
+        ) from None
+    if not np.isfinite(found).all():
+        raise ValueError("some labels are NaN or infinite: expected numbers; None leaves a token out")
+    return found
 
 
 def _asked(i: int, length: int, labels: Any, per_token: bool) -> dict[int, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import xarray as xr
 from jaxtyping import Bool, Float, Int
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -58,13 +58,16 @@ class SteeringVector:
         """Read what :meth:`save` wrote.
 
         Raises:
-            ValueError: for a safetensors file that holds something else.
+            ValueError: for a file that is none, or holds something else.
         """
-        with safe_open(str(path), framework="numpy") as file:
-            meta, names = file.metadata() or {}, set(file.keys())
-            if "site" not in meta or names != {"vector", "shuffled"}:
-                raise ValueError(f"{path} holds {sorted(names)}: expected a file that SteeringVector.save wrote")
-            arrays = {name: file.get_tensor(name) for name in names}
+        try:
+            with safe_open(str(path), framework="numpy") as file:
+                meta, names = file.metadata() or {}, set(file.keys())
+                if not {"site", "provenance"} <= set(meta) or names != {"vector", "shuffled"}:
+                    raise ValueError(f"{path} holds {sorted(names)}: expected a file that SteeringVector.save wrote")
+                arrays = {name: file.get_tensor(name) for name in names}
+        except SafetensorError as error:
+            raise ValueError(f"{path} is no safetensors file: {error}") from None
         return cls(meta["site"], **arrays, provenance=json.loads(meta["provenance"]))
 
 
@@ -90,7 +93,7 @@ def difference_of_means(
         ValueError: for a site that is no vector of the stream, or no texts.
         UnknownSite: for a site that does not exist.
     """
-    _check_site(model, site)
+    _check(model, site, shuffles)
     found = [_read(model, texts, site, at, progress) for texts in (positive, negative)]
     every, n = np.concatenate(found), len(found[0])
     generator = np.random.default_rng(seed)
@@ -123,7 +126,7 @@ def contrastive_activation_addition(
         ValueError: for a site that is no vector of the stream, or no pairs.
         UnknownSite: for a site that does not exist.
     """
-    _check_site(model, site)
+    _check(model, site, shuffles)
     sides = [(pair.clean, pair.corrupt) if hasattr(pair, "clean") else tuple(pair) for pair in pairs]
     wrong = [i for i, pair in enumerate(sides) if len(pair) != 2]
     if not sides or wrong:
@@ -140,6 +143,12 @@ def _stacked(vectors: list[np.ndarray], d_model: int) -> Float[np.ndarray, "shuf
     return np.stack(vectors).astype(np.float32) if vectors else np.zeros((0, d_model), np.float32)
 
 
+def _check(model: HookedGptOss, site: str, shuffles: int) -> None:
+    if shuffles < 0:
+        raise ValueError(f"shuffles={shuffles}: expected 0 (none) or more")
+    _check_site(model, site)
+
+
 def _check_site(model: HookedGptOss, site: str) -> None:
     if model.sites[site].dims != RESID:
         raise ValueError(f"site={site!r} has dims {model.sites[site].dims}: expected one of {RESID}")
@@ -150,7 +159,7 @@ def _read(
 ) -> Float[np.ndarray, "text d_model"]:
     if at not in get_args(At):
         raise ValueError(f"at={at!r}: expected one of {get_args(At)}")
-    found = activations(model, rows_of(model, list(texts)), [site], progress)
+    found = activations(model, rows_of(model, texts if isinstance(texts, str) else list(texts)), [site], progress)
     values = [v[site].float() for v in found]
     return np.stack([(v[-1] if at == "last" else v.mean(0)).cpu().numpy() for v in values])
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from workbench.activations import provenance_of
+from workbench.activations.kept import layer_of
 from workbench.experiments.metrics import Metric
 from workbench.experiments.prompts import Batch, batches
 from workbench.experiments.rows import numpy, quantity
@@ -81,6 +82,7 @@ def ablation_sweep(
     >>> sweep.mean_effect.values < -1
     array([ True, False])
     """
+    _check_controls(controls)
     chosen, always = _components(model, components, policies), tuple(given)
     there = {} if sources is None else sources
     parts, said = batches(model, prompts, metric)
@@ -122,6 +124,7 @@ def greedy_knock_out(
         mean (step), the mean metric with so many knocked out, step 0 the clean one; chosen (step), the spec;
         control_mean (step, control), of random groups of as many.
     """
+    _check_controls(controls)
     chosen = _components(model, components, policies)
     if not 1 <= steps <= len(chosen):
         raise ValueError(f"steps={steps}: expected 1 to {len(chosen)}, the number of components")
@@ -220,15 +223,9 @@ class _Clean:
 
     def _hooks(self, first: int, specs: Sequence[Any] = (), stop: int | None = None) -> list[Any]:
         """Those that are always on, as far as they act from layer ``first`` on (before ``stop``); then the specs'."""
-        n = self.model.config.n_layers
-        end = n + 1 if stop is None else stop
-
-        def at(name: Any) -> int:
-            layer = self.model.sites[name].layer
-            return layer if layer is not None else n if name.startswith("ln_final") else -1
-
+        end = self.model.config.n_layers + 1 if stop is None else stop
         always = all_edits(self.always, self.context)
-        kept = [(name, hook) for name, hook in always if first <= at(name) < end]
+        kept = [(name, hook) for name, hook in always if first <= layer_of(self.model, name) < end]
         return [*kept, *all_edits(specs, self.context)]
 
 
@@ -242,6 +239,11 @@ def _check(
     for specs in chosen:
         check_all([*always, *specs], model.config, n_pos, sources, n_rows)
         _layers(model, specs, Context(model, sources))
+
+
+def _check_controls(controls: int) -> None:
+    if controls < 0:
+        raise ValueError(f"controls={controls}: expected 0 (none) or more")
 
 
 def _layers(model: HookedGptOss, specs: Sequence[Any], context: Context) -> tuple[int, int]:
@@ -302,7 +304,8 @@ def _finished_before(
     if before is None:
         return results
     same = list(before.get("spec", xr.DataArray([])).values) == [_name(specs) for specs in chosen]
-    if not same or before.sizes.get("control", 0) != controls or not np.allclose(before.clean.values, clean, atol=1e-4):
+    same = same and before.sizes.get("control", 0) == controls and before.clean.shape == clean.shape
+    if not same or not np.allclose(before.clean.values, clean, atol=1e-4):
         raise ValueError(
             "resume= is the dataset of another sweep (other components, prompts, metric or controls): pass what this "
             "very call returned before, or leave it out"

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from workbench.activations import Run
 from workbench.experiments.rows import numpy, provenance, quantity, real_columns, row_coords
+from workbench.experiments.texts import token_texts
 
 
 def compare(before: Run, *after: Run, top_k: int = 5, row: int = 0) -> xr.Dataset:
@@ -46,14 +47,15 @@ def compare(before: Run, *after: Run, top_k: int = 5, row: int = 0) -> xr.Datase
     logprobs = torch.stack([_logprobs(run, row, columns, before) for run in runs])
     candidates = _candidates(logprobs, top_k)
     top = logprobs.max(-1)
+    texts, candidate_texts = (token_texts(before.model, numpy(ids)) for ids in (top.indices, candidates))
     variables = {
         "kl": (("run", "pos"), numpy(_kl(logprobs)), quantity("KL(before ‖ run)", "nats")),
         "top_id": (("run", "pos"), numpy(top.indices), quantity("likeliest token")),
-        "top_token": (("run", "pos"), _texts(before, top.indices), quantity("likeliest token")),
+        "top_token": (("run", "pos"), texts, quantity("likeliest token")),
         "top_probability": (("run", "pos"), numpy(top.values.exp()), quantity("probability of the likeliest token")),
         "flipped": (("run", "pos"), numpy(top.indices != top.indices[0]), quantity("the likeliest token changed")),
         "candidate_id": (("pos", "candidate"), numpy(candidates), quantity("likely tokens")),
-        "candidate_token": (("pos", "candidate"), _texts(before, candidates), quantity("likely tokens")),
+        "candidate_token": (("pos", "candidate"), candidate_texts, quantity("likely tokens")),
         "probability": (("run", "pos", "candidate"), numpy(_of(logprobs, candidates)), quantity("probability")),
     }
     coords = row_coords(before, row) | {"run": list(names), "candidate": np.arange(candidates.shape[-1])}
@@ -118,13 +120,6 @@ def _of(
 ) -> Float[Tensor, "run pos candidate"]:
     index = candidates.clamp(min=0).expand(len(logprobs), -1, -1)
     return logprobs.gather(-1, index).exp().masked_fill(candidates < 0, float("nan"))
-
-
-def _texts(run: Run, ids: Int[Tensor, ...]) -> np.ndarray:
-    flat, tokenizer = ids.flatten().tolist(), run.model.tokenizer
-    real = [i for i in flat if i >= 0]
-    shown = iter(map(str, real) if tokenizer is None else tokenizer.str_tokens(real))
-    return np.array([next(shown) if i >= 0 else "" for i in flat], dtype=str).reshape(tuple(ids.shape))
 
 
 def _routes_flipped(

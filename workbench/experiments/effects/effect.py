@@ -25,7 +25,8 @@ def effect(runs: Mapping[str, Run], interventions: Sequence[Any]) -> xr.Dataset:
         likeliest next token changed; routes_flipped (text, layer), the share of tokens whose experts changed.
 
     Raises:
-        ValueError: without a run or an intervention, or for a run that was edited itself.
+        ValueError: without a run or an intervention, or for a run that was edited itself, or took its routing from
+            another.
 
     >>> cost = experiments.effect({"names": run}, [wb.AblateHead(0, 5)])
     >>> sorted(cost.data_vars)
@@ -33,7 +34,7 @@ def effect(runs: Mapping[str, Run], interventions: Sequence[Any]) -> xr.Dataset:
     """
     if not runs or not interventions:
         raise ValueError(f"{len(runs)} runs and {len(interventions)} interventions were given: expected some of both")
-    edited_before = [name for name, done in runs.items() if done.interventions]
+    edited_before = [name for name, done in runs.items() if done.interventions or done.routing != "live"]
     if edited_before:
         raise ValueError(
             f"{edited_before} were edited themselves; give the unedited runs, and every spec in interventions"

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from workbench.experiments.inference import bootstrap
 from workbench.experiments.rows import check_index, numpy, quantity
 from workbench.experiments.texts import about, rows_of, token_texts
-from workbench.experiments.watch import Cancel
+from workbench.experiments.watch import Cancel, asked_to_stop
 from workbench.interventions import AblateExpert, Context, all_edits, check_all
 from workbench.model import HookedGptOss, Recording
 from workbench.model.interrupts import without_gradients
@@ -88,6 +88,11 @@ def expert_effects(
     nexts = [None] * len(ids) if following is None else list(following)
     if len(nexts) != len(ids):
         raise ValueError(f"{len(nexts)} following tokens for {len(ids)} contexts: expected one each, or None")
+    for token in nexts:
+        if token is not None:
+            check_index("token", token, model.config.d_vocab)
+    if top_k < 1:
+        raise ValueError(f"top_k={top_k}: expected at least 1 token")
     if policy in ("mean", "resample"):
         raise ValueError(f"policy={policy!r} takes what the expert writes from a run: use 'reroute' or 'zero' here")
     check_index("layer", layer, model.config.n_layers)
@@ -97,10 +102,9 @@ def expert_effects(
     for row in ids:
         for spec in chosen:
             check_all([spec], model.config, len(row), {}, 1)
-    asked = cancel.is_set if hasattr(cancel, "is_set") else cancel
     found: list[Measured] = []
     for i, (row, after) in enumerate(zip(tqdm(ids, desc="contexts", disable=not progress), nexts, strict=True)):
-        if asked is not None and asked():
+        if asked_to_stop(cancel):
             break
         found.append(_measured(model, row, after, chosen))
         if on_result is not None:

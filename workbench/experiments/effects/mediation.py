@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from workbench.experiments.metrics import Measure, Metric, as_metric
 from workbench.experiments.nodes import expert_writes
 from workbench.experiments.readers import slots_out
 from workbench.experiments.rows import numpy, provenance, quantity
-from workbench.interventions import Context, FreezeRouting, all_edits, check_all
+from workbench.interventions import Context, FreezeRouting, Intervention, all_edits, check_all
 from workbench.interventions.patches import FrozenRouting
 from workbench.model import HookedGptOss
 from workbench.model.interrupts import without_gradients
@@ -81,8 +81,12 @@ def mediation(
     >>> bool(abs(parts.total - parts.routing - parts.content - parts.interaction).max() < 1e-4)
     True
     """
+    if isinstance(interventions, Intervention):
+        raise ValueError(f"interventions={interventions}: expected a list, [{interventions}]")
     if not interventions:
         raise ValueError("no interventions were given: expected at least one, whose effect is split")
+    if what not in get_args(FrozenRouting):
+        raise ValueError(f"what={what!r}: expected one of {get_args(FrozenRouting)}")
     batch, mask = model.as_batch(tokens, attention_mask)
     measure, said = as_metric(model, metric)
     sources = {} if sources is None else dict(sources)
@@ -234,19 +238,29 @@ class _Split:
         runs = (self.clean, self.edited)
         writes = [[self._write(layer, content, routing) for content in runs] for routing in runs]
         (here, there_content), (there_routing, both) = writes
-        parts = torch.stack([there_routing - here, there_content - here, both - there_routing - there_content + here])
+        parts = torch.stack(
+            [there_routing - here, there_content - here, (both - there_content) - (there_routing - here)]
+        )
         return parts.transpose(2, 3)
 
     def _write(self, layer: int, content: Run, routing: Run) -> Float[Tensor, "batch pos expert d_model"]:
-        """What each expert writes with the routing of one run and what the other's stream makes it put out."""
+        """What each expert writes with the routing of one run and what it puts out in the other."""
         site = f"blocks.{layer}.mlp.hook_expert_"
         indices, weights = routing[f"{site}indices"], at_least_float32(routing[f"{site}weights"])
-        if content is routing:
-            out = content[f"{site}out"]
-        else:
-            read = content[f"{site}in"][:, :, None].expand(-1, -1, indices.shape[-1], -1)
-            out = slots_out(self.model.blocks[layer].mlp.experts, read, indices, self.model.config)
+        out = content[f"{site}out"] if content is routing else self._put_out(layer, content, indices)
         return expert_writes(indices, weights, at_least_float32(out), self.model.config.n_experts)
+
+    def _put_out(
+        self, layer: int, content: Run, indices: Int[Tensor, "batch pos slot"]
+    ) -> Float[Tensor, "batch pos slot d_model"]:
+        """What these experts put out in a run: as they did, edits of it included; where it did not route to one, what
+        its stream would have made of that."""
+        site = f"blocks.{layer}.mlp.hook_expert_"
+        read = content[f"{site}in"][:, :, None].expand(-1, -1, indices.shape[-1], -1)
+        made = slots_out(self.model.blocks[layer].mlp.experts, read, indices, self.model.config)
+        same = indices[..., None] == content[f"{site}indices"][..., None, :]
+        theirs = same.to(torch.uint8).argmax(-1, keepdim=True).expand_as(made)
+        return torch.where(same.any(-1, keepdim=True), content[f"{site}out"].gather(2, theirs), made)
 
     def _with(
         self, recording: Any, layer: int, change: Float[Tensor, "change batch pos d_model"]

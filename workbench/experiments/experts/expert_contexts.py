@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from workbench.experiments.experts.routes import Routes, collect
 from workbench.experiments.rows import quantity
 from workbench.experiments.texts import about, rows_of, token_texts
-from workbench.experiments.watch import Cancel
+from workbench.experiments.watch import Cancel, asked_to_stop
 from workbench.model import HookedGptOss
 
 PER_CONTEXT = ("layer", "expert", "context")
@@ -67,9 +67,8 @@ def expert_contexts(
     tally = _Tally(model, sorted(set(named)), len(rows), n, per_text, around)
     if resume is not None:
         tally.go_on_from(resume)
-    asked = cancel.is_set if hasattr(cancel, "is_set") else cancel
     with tqdm(total=len(rows), initial=tally.done, desc="texts", unit="text", disable=not progress) as bar:
-        while tally.done < len(rows) and not (asked is not None and asked()):
+        while tally.done < len(rows) and not asked_to_stop(cancel):
             tally.add(collect(model, [rows[tally.done]], progress=False), named[tally.done])
             bar.update()
             if on_result is not None and (tally.done % every == 0 or tally.done == len(rows)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,9 +86,11 @@ def collect(
     else:
         if texts is not None:
             raise ValueError("texts were given with runs, which have their own; leave them out, or pass the model")
-        runs = [source] if isinstance(source, Run) else list(source)
-        if not runs or any(run.model is not runs[0].model for run in runs):
-            raise ValueError(f"{len(runs)} runs were given: expected at least one, and all of one model")
+        runs = [source] if isinstance(source, Run) else list(source) if isinstance(source, Iterable) else []
+        if not runs or not all(isinstance(run, Run) for run in runs):
+            raise ValueError(f"{source!r:.80}: expected a run, several, or a model with texts")
+        if any(run.model is not runs[0].model for run in runs):
+            raise ValueError(f"{len(runs)} runs of several models were given: expected all of one model")
         model, attrs = runs[0].model, provenance(runs[0], experiment)
         parts = [part for run in runs for part in _of_run(run)]
     if domains is not None and (isinstance(domains, str) or len(domains) != len(parts)):
@@ -99,6 +101,12 @@ def collect(
     experts, weights, entropy, token_id, speaker = joined
     named = None if domains is None else tuple(map(str, domains))
     return Routes(model.config, experts, weights, entropy, token_id, text, speaker, named, attrs)
+
+
+def check_shuffles(shuffles: int) -> None:
+    """Refuse fewer than none."""
+    if shuffles < 0:
+        raise ValueError(f"shuffles={shuffles}: expected 0 (no null) or more")
 
 
 def _sites(config: Config) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from workbench.experiments.experts.routes import Source, collect
+from workbench.experiments.experts.routes import Source, check_shuffles, collect
 from workbench.experiments.experts.routing_statistics import LAYER_EXPERT
 from workbench.experiments.rows import quantity
 
@@ -71,6 +71,7 @@ def routing_contrast(
     Raises:
         ValueError: for runs or texts that do not fit together.
     """
+    check_shuffles(shuffles)
     pairs = (None, None) if texts is None else texts
     sides = [collect(s, t, None, "routing_contrast", progress) for s, t in zip((first, second), pairs, strict=True)]
     if sides[0].chosen.shape[::2] != sides[1].chosen.shape[::2]:
@@ -112,8 +113,10 @@ def expert_paths(
         (path); n_different, how many different paths there are.
 
     Raises:
-        ValueError: for a model of a single layer, or texts and runs that do not fit together.
+        ValueError: for a model of a single layer, fewer than one path, or texts and runs that do not fit together.
     """
+    if n_paths < 1:
+        raise ValueError(f"n_paths={n_paths}: expected at least 1")
     routes = collect(source, texts, None, "expert_paths", progress)
     chosen, n = routes.chosen, len(routes.token_id)
     if len(chosen) < 2:

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from tqdm.auto import tqdm
 
 from workbench.activations import Run
-from workbench.experiments.experts.routes import Routes, Source, collect
+from workbench.experiments.experts.routes import Routes, Source, check_shuffles, collect
 from workbench.experiments.rows import quantity
 from workbench.experiments.texts import token_texts
 from workbench.model import HookedGptOss
@@ -56,6 +56,7 @@ def routing_statistics(
         ValueError: for texts, runs or domains that do not fit together.
         KeyError: if a run did not keep its routing.
     """
+    check_shuffles(shuffles)
     routes = collect(source, texts, domains, "routing_statistics", progress)
     chosen, n = routes.chosen, len(routes.token_id)
     speakers = np.array(sorted(set(routes.speaker.tolist())), dtype=str)
@@ -176,6 +177,8 @@ def vocabulary_specialisation(
     kept = np.flatnonzero(counts >= min_count)
     if not len(kept):
         raise ValueError(f"no token is seen {min_count} times (the most frequent {counts.max()}); give more text")
+    if max_tokens < 1:
+        raise ValueError(f"max_tokens={max_tokens}: expected at least 1")
     kept = kept[np.argsort(-counts[kept], kind="stable")][:max_tokens]
     n_experts = routes.config.n_experts
     pairs = inverse.reshape(-1)[:, None] * n_experts + routes.experts

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from workbench.activations import Run, site_of
 from workbench.experiments.contrast import at_least_float32
-from workbench.experiments.lenses.direct import _column, _Reader
+from workbench.experiments.lenses.direct import Reader, column_of
 from workbench.experiments.metrics import Token
 from workbench.experiments.readers import normed, slots_out
 from workbench.experiments.rows import check_index, numpy, provenance, quantity
@@ -69,11 +69,11 @@ def unchosen_experts(
     check_index("layer", layer, config.n_layers)
     if n < 0 or not 1 <= top_k <= config.d_vocab:
         raise ValueError(f"n={n}, top_k={top_k}: expected at least 0, and 1 to {config.d_vocab}")
-    column = _column(run, row, position)
+    column = column_of(run, row, position)
     here = _Here.of(run, layer, row, column, recording, sources)
     order = here.ranked()[: config.experts_per_token + n]
     asked = answers if answers is not None else _two_likeliest(run, row, column)
-    reader = _Reader.of(run, asked, row, column)
+    reader = Reader.of(run, asked, row, column)
     attrs = provenance(run, "unchosen_experts", row, layer=layer, position=column, answers=reader.said)
     variables = here.measured(order, reader) | here.raised(order, top_k)
     coords = {"rank": np.arange(1, len(order) + 1)}
@@ -129,7 +129,7 @@ class _Here:
             slots_out(self.model.blocks[self.layer].mlp.experts, each, indices, self.model.config)[0, 0]
         )
 
-    def measured(self, order: list[int], reader: _Reader) -> dict[str, tuple]:
+    def measured(self, order: list[int], reader: Reader) -> dict[str, tuple]:
         k, outputs = len(self.chosen), self.outputs(order)
         shares = reader.share(outputs)
         of = dict(zip(order, shares, strict=True))

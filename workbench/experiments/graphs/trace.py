@@ -6,19 +6,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 import xarray as xr
 from torch import Tensor
 
-from workbench.activations import Run, run
-from workbench.experiments.contrast import at_least_float32
+from workbench.activations import run
+from workbench.experiments.contrast import at_least_float32, real_row
 from workbench.experiments.graphs.cost import graph_cost
 from workbench.experiments.graphs.edge_checks import EdgeChecks, edge_variables
 from workbench.experiments.graphs.frozen import Frozen, frozen_sites
 from workbench.experiments.graphs.graph_nodes import Kept, Step, influence_of, row_of
 from workbench.experiments.metrics import Token, token_id
 from workbench.experiments.nodes import Node
-from workbench.experiments.rows import provenance, real_columns, token_coords
+from workbench.experiments.rows import provenance, token_coords
 from workbench.experiments.texts import read_out, token_texts
 from workbench.model import HookedGptOss
 from workbench.model.interrupts import without_gradients
@@ -155,18 +154,10 @@ def _target(model: HookedGptOss, target: tuple[Token, Token] | Token) -> tuple[t
 
 def _read(model: HookedGptOss, given: Any, row: int, logits_at: int | None) -> tuple[Tensor, list[int]]:
     """The real tokens of a row up to the position that is read, and their columns."""
-    if isinstance(given, Run):
-        if given.interventions or given.routing != "live":
-            raise ValueError("the run was edited, and it is run again here without that; give an unedited one")
-        tokens, mask = given.tokens, given.attention_mask
-        columns = real_columns(given, row).tolist()
-    else:
-        tokens, mask = model.as_batch(given)
-        if not 0 <= row < len(tokens):
-            raise ValueError(f"row={row}: there are rows 0 to {len(tokens) - 1}")
-        columns = (torch.ones_like(tokens[row]) if mask is None else mask[row]).nonzero()[:, 0].tolist()
-    if logits_at is not None:
-        if logits_at not in columns:
-            raise ValueError(f"logits_at={logits_at}: the text has positions {columns[0]} to {columns[-1]}")
-        columns = columns[: columns.index(logits_at) + 1]
-    return tokens[row, columns], columns
+    tokens, columns = real_row(model, given, row, "the text")
+    if logits_at is None:
+        return tokens, columns
+    if logits_at not in columns:
+        raise ValueError(f"logits_at={logits_at}: the text has positions {columns[0]} to {columns[-1]}")
+    end = columns.index(logits_at) + 1
+    return tokens[:end], columns[:end]

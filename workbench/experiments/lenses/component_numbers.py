@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.activations import Run, site_of
-from workbench.experiments.lenses.direct import _column, _Reader
+from workbench.experiments.lenses.direct import Reader, column_of
 from workbench.experiments.metrics import Token
 from workbench.experiments.nodes import expert_writes
 from workbench.experiments.rows import provenance, quantity, real_columns
@@ -70,10 +70,10 @@ def component_numbers(
     """
     if kind not in get_args(Component):
         raise ValueError(f"kind={kind!r}: expected one of {get_args(Component)}")
-    last = _column(run, row, -1)
-    columns = real_columns(run, row).tolist() if position is None else [_column(run, row, position)]
+    last = column_of(run, row, -1)
+    columns = real_columns(run, row).tolist() if position is None else [column_of(run, row, position)]
     at = slice(columns[0], columns[-1] + 1)
-    reader = _Reader.of(run, answers, row, last)
+    reader = Reader.of(run, answers, row, last)
     here = _Place(
         run, row, reader, at, last, answers, (lambda site: _worked_out(run, site, row)) if read is None else read
     )
@@ -106,7 +106,7 @@ class _Place:
 
     run: Run
     row: int
-    reader: _Reader
+    reader: Reader
     at: slice
     last: int
     answers: tuple[Token, Token] | Token
@@ -170,7 +170,7 @@ def _expert(here: _Place, layer: int) -> tuple[Tensor, Tensor, Tensor]:
 def _expert_outputs(here: _Place, layer: int) -> tuple[Float[Tensor, "pos slot"], Float[Tensor, "1 1 slot d_model"]]:
     """(lengths at the chosen columns, what is put out at the last one), of each slot and before its weight."""
     if not here.run.interventions and here.at.stop - here.at.start == 1:  # two positions can be worked out alone
-        at = _Reader.of(here.run, here.answers, here.row, here.at.start)
+        at = Reader.of(here.run, here.answers, here.row, here.at.start)
         there, final = (each.outputs(layer).float().cpu() for each in (at, here.reader))
         return there[0].norm(dim=-1), final
     name = f"blocks.{layer}.mlp.hook_expert_out"

@@ -49,11 +49,11 @@ def direct_logit_attribution(
     >>> shares["head"].size, shares["expert"].size
     (8, 8)
     """
-    column = _column(run, row, position)
-    reader = _Reader.of(run, answers, row, column)
+    column = column_of(run, row, position)
+    reader = Reader.of(run, answers, row, column)
     layers = range(run.model.config.n_layers)
-    slots = [reader.slots(layer) for layer in layers]
-    experts = [reader.experts(layer) for layer in layers]
+    experts, chosen = [reader.experts(layer) for layer in layers], [reader.chosen(layer) for layer in layers]
+    slots = [share[which] for share, which in zip(experts, chosen, strict=True)]
     parts = {
         "embed": ((), numpy(reader.share(reader.at("hook_embed"))[0, 0]), "embedding"),
         "heads": (("layer", "head"), _stack([reader.heads(i) for i in layers]), "each head"),
@@ -65,7 +65,7 @@ def direct_logit_attribution(
     variables = {name: (dims, values, quantity(said, "logits")) for name, (dims, values, said) in parts.items()}
     variables |= {
         "slots": (("layer", "slot"), _stack(slots), quantity("each routed expert, by slot", "logits")),
-        "chosen": (("layer", "slot"), _stack([reader.chosen(i) for i in layers]), quantity("expert in the slot")),
+        "chosen": (("layer", "slot"), _stack(chosen), quantity("expert in the slot")),
         "total": ((), total, quantity(reader.said, "logits")),
         "residual": ((), total - explained, quantity("total less the sum of the parts", "logits")),
     }
@@ -75,7 +75,12 @@ def direct_logit_attribution(
     return xr.Dataset(variables, coords, attrs | {"token": run.str_tokens(row)[column]})
 
 
-def _column(run: Run, row: int, position: int) -> int:
+def column_of(run: Run, row: int, position: int) -> int:
+    """A position as a column of the run; negative ones count a row's real tokens from the end.
+
+    Raises:
+        ValueError: for one that is not there, or is padding.
+    """
     columns = real_columns(run, row).tolist()
     if position < 0 and -position <= len(columns):
         return columns[position]
@@ -89,7 +94,7 @@ def _stack(values: list[Tensor]) -> np.ndarray:
 
 
 @dataclass(frozen=True, eq=False)
-class _Reader:
+class Reader:
     """One position of a run, read along one direction."""
 
     run: Run
@@ -100,7 +105,12 @@ class _Reader:
     said: str
 
     @classmethod
-    def of(cls, run: Run, answers: tuple[Token, Token] | Token, row: int, column: int) -> _Reader:
+    def of(cls, run: Run, answers: tuple[Token, Token] | Token, row: int, column: int) -> Reader:
+        """For (right, wrong), or one token, at a column of a row.
+
+        Raises:
+            ValueError: for something else, or a token that is not there.
+        """
         model = run.model
         named = answers if isinstance(answers, tuple) else (answers,)
         ids = tuple(token_id(model, token) for token in named)
@@ -140,9 +150,6 @@ class _Reader:
         indices, weights = (self.at(f"blocks.{layer}.mlp.hook_expert_{part}") for part in ("indices", "weights"))
         written = expert_writes(indices, weights, self.outputs(layer), self.model.config.n_experts)
         return self.share(written)[0, 0]
-
-    def slots(self, layer: int) -> Float[Tensor, " slot"]:
-        return self.experts(layer)[self.chosen(layer)]
 
     def outputs(self, layer: int) -> Float[Tensor, "1 1 slot d_model"]:
         """What the routed experts put out, before their weights."""

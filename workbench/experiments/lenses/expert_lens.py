@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 import xarray as xr
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from workbench.activations import Run
-from workbench.experiments.metrics import Token, token_id
+from workbench.experiments.lenses.logit_lens import single_target
+from workbench.experiments.metrics import Token
 from workbench.experiments.rows import check_index, numpy, provenance, quantity, real_columns, row_coords
 from workbench.experiments.texts import read_out, token_texts
 from workbench.model import HookedGptOss
@@ -54,7 +54,7 @@ def expert_lens(
     if not 1 <= top_k <= config.d_vocab or not chosen_layers:
         raise ValueError(f"top_k={top_k}, layers={chosen_layers}: expected 1 to {config.d_vocab}, and some layers")
     scale = run["ln_final.hook_scale"][row, columns].double()
-    targets = _targets(run, row, columns, target)
+    targets = single_target(model, target, run.logits[row, columns])
     read = [_layer(run, row, columns, layer, scale, targets, top_k) for layer in chosen_layers]
     values = {name: np.stack([part[name] for part in read], axis=1) for name in read[0]}
     variables = {name: (_MEANING[name][0], values[name], quantity(*_MEANING[name][1:])) for name in values}
@@ -76,12 +76,6 @@ _MEANING = {
     "top_logit": ((*PER_SLOT, "rank"), "W_U · norm(y)", "logits"),
     "top_contribution": ((*PER_SLOT, "rank"), "what it adds to the token's logit", "logits"),
 }
-
-
-def _targets(run: Run, row: int, columns: Int[Tensor, " pos"], target: Token | None) -> Int[Tensor, " pos"]:
-    if target is None:
-        return run.logits[row, columns].argmax(-1)
-    return torch.full_like(columns, token_id(run.model, target))
 
 
 def _layer(

@@ -12,8 +12,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from workbench.activations import Run
-from workbench.experiments.lenses.logit_lens import EMBEDDING, lens_logits, single_target, texts_of
+from workbench.experiments.lenses.logit_lens import EMBEDDING, lens_logits, single_target
 from workbench.experiments.rows import numpy, provenance, quantity, real_columns, row_coords
+from workbench.experiments.texts import token_texts
 from workbench.model.interrupts import without_gradients
 
 _MIDDLE = 4_000_000  # pairs of tokens that may be compared to align what stands between a common beginning and end
@@ -60,10 +61,10 @@ def lens_difference(run: Run, other: Run, target: int | str | None = None, row: 
     coords = row_coords(run, row) | {"layer": layers, "stage": ("layer", stages)}
     variables = {name: _spread([numpy(part[name]) for part in read], partner, name) for name in MEANING}
     model = run.model
-    variables["top_token"] = (("pos", "layer"), texts_of(model, variables["top_id"][1]), quantity("likeliest token"))
-    variables["other_token"] = (("pos", "layer"), texts_of(model, variables["other_id"][1]), quantity("the other's"))
+    variables["top_token"] = (("pos", "layer"), token_texts(model, variables["top_id"][1]), quantity("likeliest token"))
+    variables["other_token"] = (("pos", "layer"), token_texts(model, variables["other_id"][1]), quantity("the other's"))
     variables["other_pos"] = ("pos", partner, quantity("position in the other run, −1 without"))
-    variables["target_token"] = ("pos", texts_of(model, numpy(target_ids)), quantity("token that is followed"))
+    variables["target_token"] = ("pos", token_texts(model, numpy(target_ids)), quantity("token that is followed"))
     followed = "the final prediction" if target is None else str(target)
     about = {"target": followed, "other": other.name or "other"}
     return xr.Dataset(variables, coords, provenance(run, "lens_difference", row, **about))

@@ -11,7 +11,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from workbench.activations import Run
+from workbench.experiments.metrics import token_id
 from workbench.experiments.rows import numpy, provenance, quantity, real_columns, row_coords
+from workbench.experiments.texts import token_texts
 from workbench.model import HookedGptOss
 from workbench.model.interrupts import without_gradients
 
@@ -63,9 +65,10 @@ def logit_lens(
     stages = ["embedding", *(f"layer {layer}" for layer in layers[1:])]
     coords = row_coords(run, row) | {"layer": layers, "stage": ("layer", stages), "rank": np.arange(1, top_k + 1)}
     variables = {name: (_MEANING[name][0], values, quantity(*_MEANING[name][1:])) for name, values in read.items()}
-    variables["top_token"] = (("pos", "layer", "rank"), texts_of(model, read["top_id"]), quantity("likeliest tokens"))
+    top_tokens = token_texts(model, read["top_id"])
+    variables["top_token"] = (("pos", "layer", "rank"), top_tokens, quantity("likeliest tokens"))
     variables["target_id"] = ("pos", numpy(targets), quantity("token that is followed"))
-    variables["target_token"] = ("pos", texts_of(model, numpy(targets)), quantity("token that is followed"))
+    variables["target_token"] = ("pos", token_texts(model, numpy(targets)), quantity("token that is followed"))
     followed = "the final prediction" if target is None else str(target)
     return xr.Dataset(variables, coords, provenance(run, "logit_lens", row, target=followed))
 
@@ -86,10 +89,7 @@ def single_target(
     """The token to follow at each position: one for all, or, for None, the model's final prediction there."""
     if target is None:
         return final.argmax(-1)
-    token = model.to_single_token(target) if isinstance(target, str) else int(target)
-    if not 0 <= token < model.config.d_vocab:
-        raise ValueError(f"target={target}: expected a token id from 0 to {model.config.d_vocab - 1}")
-    return torch.full(final.shape[:1], token, device=final.device)
+    return torch.full(final.shape[:1], token_id(model, target), device=final.device)
 
 
 @without_gradients
@@ -131,12 +131,3 @@ def lens_numbers(
         "entropy": -(logprobs.exp() * logprobs).sum(-1),
         "kl": (expected.exp() * (expected - logprobs)).sum(-1).clamp(min=0),
     }
-
-
-def texts_of(model: HookedGptOss, ids: np.ndarray) -> np.ndarray:
-    """Tokens as text, in the same shape; "" for an id below 0."""
-    flat = ids.reshape(-1).tolist()
-    known = [i for i in flat if i >= 0]
-    shown = iter(map(str, known) if model.tokenizer is None else model.tokenizer.str_tokens(known))
-    texts = [next(shown) if i >= 0 else "" for i in flat]
-    return np.array(texts, dtype=str).reshape(ids.shape)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import xarray as xr
 from jaxtyping import Float
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -64,13 +64,16 @@ class TunedLens:
         """Read what :meth:`save` wrote.
 
         Raises:
-            ValueError: for a safetensors file that holds something else.
+            ValueError: for a file that is none, or holds something else.
         """
-        with safe_open(str(path), framework="pt") as file:
-            meta, names = file.metadata() or {}, set(file.keys())
-            if meta.get("kind") != "tuned lens" or names != {"change", "bias"}:
-                raise ValueError(f"{path} holds {sorted(names)}: expected a file that TunedLens.save wrote")
-            change, bias = file.get_tensor("change"), file.get_tensor("bias")
+        try:
+            with safe_open(str(path), framework="pt") as file:
+                meta, names = file.metadata() or {}, set(file.keys())
+                if meta.get("kind") != "tuned lens" or names != {"change", "bias"}:
+                    raise ValueError(f"{path} holds {sorted(names)}: expected a file that TunedLens.save wrote")
+                change, bias = file.get_tensor("change"), file.get_tensor("bias")
+        except SafetensorError as error:
+            raise ValueError(f"{path} is no safetensors file: {error}") from None
         return cls(change, bias, tuple(json.loads(meta["losses"])), json.loads(meta["provenance"]))
 
 

@@ -15,8 +15,8 @@ from workbench.model.interrupts import without_gradients
 class NextToken:
     """The next-token distribution after a text, with interventions on in the whole pass.
 
-    A text that goes on from the last one asked for, with the same interventions, is read on from there with its keys
-    and values; any other is read from the start.
+    A text that goes on from the last one asked for, with the same interventions and sources, is read on from there with
+    its keys and values; any other is read from the start.
 
     Args:
         model: it is left as it was after each call.
@@ -25,9 +25,10 @@ class NextToken:
     def __init__(self, model: HookedGptOss) -> None:
         self.model = model
         self._read: tuple[int, ...] = ()
-        self._specs: tuple[Any, ...] | None = None
+        self._edits: tuple[Any, ...] | None = None
         self._cache: Any = None
         self._last: np.ndarray | None = None
+        self._held: dict[str, Any] = {}  # the sources, so that nothing else gets their ids
 
     @without_gradients
     def after(
@@ -46,21 +47,27 @@ class NextToken:
         tokens, specs = tuple(int(token) for token in tokens), tuple(specs)
         if not tokens:
             raise ValueError("there is no text to continue; give at least one token")
-        goes_on = specs == self._specs and tokens[: len(self._read)] == self._read
+        edits = (specs, _told_apart(sources))
+        goes_on = edits == self._edits and tokens[: len(self._read)] == self._read
         if goes_on and tokens == self._read and self._last is not None:
             return self._last
         if not goes_on or tokens == self._read:
-            self._read, self._cache, self._specs = (), self.model.new_cache(), specs
+            self._read, self._cache, self._edits = (), self.model.new_cache(), edits
         try:
             new = self.model.as_batch(list(tokens[len(self._read) :]))[0]
             with self.model.edited(specs, sources):
                 logits = self.model(new, past_kv_cache=self._cache, logits_at="last")
         except BaseException:
-            self._specs = None  # a cache that holds half a text is of no use
+            self._edits = None  # a cache that holds half a text is of no use
             raise
         last = logits[0, -1].float().log_softmax(-1).cpu().numpy()
-        self._read, self._last = tokens, last
+        self._read, self._last, self._held = tokens, last, dict(sources or {})
         return last
+
+
+def _told_apart(sources: Mapping[str, Any] | None) -> dict[str, tuple[int, int]]:
+    """Which objects the sources are, and how often a vector has been written into."""
+    return {name: (id(source), getattr(source, "_version", 0)) for name, source in (sources or {}).items()}
 
 
 def drawn(logprobs: Float[np.ndarray, " d_vocab"], temperature: float, generator: np.random.Generator) -> int:

@@ -113,6 +113,8 @@ def head_matches(run: Run, row: int = 0, layers: Sequence[int] | None = None) ->
     columns, config = real_columns(run, row), run.model.config
     places = torch.stack(list(_places(run.tokens[row, columns])))
     wanted = list(range(config.n_layers) if layers is None else layers)
+    if not wanted:
+        raise ValueError("layers=[]: expected at least one layer, or None for all")
     for layer in wanted:
         check_index("layer", layer, config.n_layers)
     rows = [_matches(run, row, columns, layer, places) for layer in wanted]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float, Int
@@ -128,7 +128,7 @@ def expert_cells(
     made = []
     for i, layer in enumerate(layers):
         clean = [values[layer, kind] for kind in ("expert_indices", "expert_weights", "expert_out")]
-        here, left = _experts_of(model, recording, layer)
+        here, left = experts_of(model, recording, layer)
         for k, column in columns.items():
             wrote = [_by_expert(*(part[column] for part in run)) for run in (clean, here)]
             for expert in sorted(wrote[0].keys() | wrote[1].keys()):
@@ -137,7 +137,7 @@ def expert_cells(
     return made
 
 
-def _experts_of(model: HookedGptOss, recording: Recording, layer: int) -> tuple[list[Tensor], Tensor]:
+def experts_of(model: HookedGptOss, recording: Recording, layer: int) -> tuple[list[Tensor], Tensor]:
     """(indices, weights, outputs) [pos slot …] of one layer as recorded, and the stream [pos d_model] after it."""
     seen: list[Tensor] = []
     hooks = [
@@ -169,7 +169,7 @@ def passes(cells: Iterable[Cell], length: int, n_layers: int, tokens: int | None
         yield from (together[i : i + most] for i in range(0, len(together), most))
 
 
-@cache
+@lru_cache(256)
 def _spans(columns: tuple[int, ...], weights: tuple[int, ...], length: int, n_layers: int) -> list[tuple[int, int]]:
     """Neighbouring columns to run together, as (start, end) among the columns, at the least cost.
 

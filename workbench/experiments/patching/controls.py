@@ -18,7 +18,7 @@ from workbench.experiments.patching.grid import component_cells, component_sites
 from workbench.experiments.patching.joint import Left
 from workbench.experiments.patching.setting import Setting, chosen_layers, set_up
 from workbench.experiments.rows import numpy, provenance, quantity
-from workbench.experiments.watch import Cancel
+from workbench.experiments.watch import Cancel, asked_to_stop
 from workbench.model import HookedGptOss
 from workbench.model.interrupts import without_gradients
 
@@ -112,9 +112,8 @@ def _moving(cells: list[Cell], setting: Setting, n: int, draw: np.random.Generat
 
 def _until(cancel: Cancel, items: Iterable[Item]) -> Iterator[Item]:
     """Items until someone cancels."""
-    stopped = getattr(cancel, "is_set", cancel)
     for item in items:
-        if stopped is not None and stopped():
+        if asked_to_stop(cancel):
             return
         yield item
 

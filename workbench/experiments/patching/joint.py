@@ -13,7 +13,7 @@ from torch import Tensor
 
 from workbench.activations import Run
 from workbench.experiments.metrics import Metric
-from workbench.experiments.patching.cells import MOST, WATCHED, _experts_of
+from workbench.experiments.patching.cells import MOST, WATCHED, experts_of
 from workbench.experiments.patching.grid import Component, component_sites
 from workbench.experiments.patching.setting import Setting, chosen_layers, set_up, sizes
 from workbench.experiments.rows import numpy, provenance, quantity
@@ -105,7 +105,7 @@ class Left:
         if self.component == "head":
             return set(range(self.setting.model.config.n_heads))
         clean = self.setting.clean_values(f"blocks.{layer}.mlp.hook_expert_indices")
-        here, _ = _experts_of(self.setting.model, self.setting.recording, layer)
+        here, _ = experts_of(self.setting.model, self.setting.recording, layer)
         return {int(i) for chosen in (clean, here[0]) for i in chosen[self.columns].unique()}
 
     def streams(self, layer: int, which: Sequence[int]) -> Float[Tensor, "which rest d_model"]:
@@ -149,7 +149,7 @@ class Left:
     def _expert_changes(self, layer: int) -> Callable[[int], Float[Tensor, "column d_model"]]:
         kinds = ("indices", "weights", "out")
         clean = [self.setting.clean_values(f"blocks.{layer}.mlp.hook_expert_{kind}")[self.columns] for kind in kinds]
-        here = [part[self.columns] for part in _experts_of(self.setting.model, self.setting.recording, layer)[0]]
+        here = [part[self.columns] for part in experts_of(self.setting.model, self.setting.recording, layer)[0]]
 
         def wrote(parts: list[Tensor], expert: int) -> Tensor:
             indices, weights, out = parts
@@ -181,5 +181,6 @@ def _dataset(setting: Setting, component: Component, table: np.ndarray, axes: di
         "corrupted": ((), corrupted, quantity(f"{setting.said}, corrupted run")),
     }
     about = {"metric": setting.said, "corrupted_run": setting.text.name, "cells_left": int(np.isnan(table).sum())}
+    about["positions"] = setting.positions
     attrs = provenance(setting.good, "joint_patching", setting.row, direction="denoising", **about)
     return xr.Dataset(variables, axes, attrs)

@@ -65,6 +65,11 @@ class Setting:
         first = _first_difference(self.model, self.good, self.text)
         return {k: column for k, column in enumerate(self.pos) if column >= first}
 
+    @property
+    def positions(self) -> str:
+        """Those that are patched, in words."""
+        return ", ".join(map(str, self.text.columns[self.pos].tolist()))
+
     def measured(
         self, axes: dict[str, list], cells: list[Cell], watch: Watch, order: xr.DataArray | None = None
     ) -> np.ndarray:
@@ -104,13 +109,16 @@ class Setting:
         if before is None:
             return results
         ours = {"metric": self.said, "direction": self.direction, "fingerprint": self.good.provenance["fingerprint"]}
+        if "positions" in before.attrs:  # of a grid that has no axis for them
+            ours["positions"] = self.positions
         other = {key: before.attrs.get(key) for key, value in ours.items() if before.attrs.get(key) != value}
-        dims = {name: len(labels) for name, labels in grid.axes.items()}
-        ends = sorted(float(before[name]) for name in ("clean", "corrupted")) if "clean" in before else []
-        if other or dict(before.sizes) != dims or not np.allclose(ends, sorted(self.ends), rtol=1e-4, atol=1e-5):
+        there = {str(name): before[name].values.tolist() for name in before.sizes}
+        here = {name: list(labels) for name, labels in grid.axes.items()}
+        ends = sorted(float(before[name]) for name in ("clean", "corrupted")) if "clean" in before else [np.nan, np.nan]
+        if other or there != here or not np.allclose(ends, sorted(self.ends), rtol=1e-4, atol=1e-5):
             raise ValueError(
-                f"resume= is the dataset of another grid (it has {other or dict(before.sizes)}, this one "
-                f"{ {key: ours[key] for key in other} or dims }, or the runs score otherwise): pass what this very "
+                f"resume= is the dataset of another grid (it has {other or there}, this one "
+                f"{ {key: ours[key] for key in other} or here }, or the runs score otherwise): pass what this very "
                 "call returned before, or leave it out"
             )
         metric = before.metric.transpose(*grid.axes).values

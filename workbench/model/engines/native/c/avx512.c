@@ -73,77 +73,16 @@ INLINE TARGET void add_group(sums_of_row *acc, int j, decoded w, int64_t g, cons
     }
 }
 
-/* Rows are told apart by a stride, not by pointers: those would not fit into the registers. With stride 0, where fewer
- * than WB_W_ROWS are left, one row stands for all. */
-INLINE TARGET void packed(wb_row row, int n_w, int64_t n_blocks, const void *x, int64_t x_stride, const int m,
-                          float *sums) {
-    int64_t n_groups = n_blocks / GROUP_BLOCKS;
-    int rest = (int)(n_blocks % GROUP_BLOCKS), n = WB_W_ROWS;
-    for (int r = 0; r < n_w; r += n, row = wb_row_after(row, n, n_blocks)) {
-        sums_of_row acc[WB_MAX_X_ROWS];
-        clear(acc, m);
-        if (n_w - r < WB_W_ROWS) n = 1;
-        int64_t stride = n == 1 ? 0 : n_blocks;
-        for (int64_t g = 0; g < n_groups; g++) {
-            prefetch_lines(row, n_blocks, g, WB_W_ROWS);
-#pragma GCC unroll 4
-            for (int j = 0; j < WB_W_ROWS; j++)
-                add_group(acc, j, decode_group(wb_row_after(row, j, stride), g), g, x, x_stride, m);
-        }
-        if (rest)
-#pragma GCC unroll 4
-            for (int j = 0; j < WB_W_ROWS; j++)
-                add_group(acc, j, decode_rest(wb_row_after(row, j, stride), n_groups, rest), n_groups, x, x_stride, m);
-        store_sums(acc, m, sums + r, n);
-    }
-}
-
-/* A function for each m: one for all would be too much for the compiler's register allocation. */
-#define PLAIN_OF(M)                                                                                               \
-    TARGET static void plain_##M(const void *w, int64_t w_stride, const void *x, int64_t x_stride, int64_t n_groups, \
-                              float *sums) {                                                                      \
-        plain(w, w_stride, x, x_stride, n_groups, M, sums);                                                       \
-    }
-#define PACKED_OF(M)                                                                                               \
-    TARGET static void packed_##M(wb_row row, int n_w, int64_t n_blocks, const void *x, int64_t x_stride, float *sums) { \
-        packed(row, n_w, n_blocks, x, x_stride, M, sums);                                                          \
-    }
-PLAIN_OF(1)
-PLAIN_OF(2)
-PLAIN_OF(3)
-PLAIN_OF(4)
-PLAIN_OF(5)
-PACKED_OF(1)
-PACKED_OF(2)
-PACKED_OF(3)
-PACKED_OF(4)
-
-static void dot_plain(const void *w, int64_t w_stride, const void *x, int64_t x_stride, int64_t n_groups, int m,
-                      float *sums) {
-    switch (m) {
-        case 1: plain_1(w, w_stride, x, x_stride, n_groups, sums); break;
-        case 2: plain_2(w, w_stride, x, x_stride, n_groups, sums); break;
-        case 3: plain_3(w, w_stride, x, x_stride, n_groups, sums); break;
-        case 4: plain_4(w, w_stride, x, x_stride, n_groups, sums); break;
-        default: plain_5(w, w_stride, x, x_stride, n_groups, sums);
-    }
-}
-
-static void dot_packed(wb_row row, int n_w, int64_t n_blocks, const void *x, int64_t x_stride, int m, float *sums) {
-    switch (m) {
-        case 1: packed_1(row, n_w, n_blocks, x, x_stride, sums); break;
-        case 2: packed_2(row, n_w, n_blocks, x, x_stride, sums); break;
-        case 3: packed_3(row, n_w, n_blocks, x, x_stride, sums); break;
-        default: packed_4(row, n_w, n_blocks, x, x_stride, sums);
-    }
-}
+#define KERNEL_TARGET TARGET
+#define MAX_PLAIN_X_ROWS 5
+#include "avx512_kernel.h"
 
 const wb_engine wb_avx512_engine = {
     .group = GROUP,
     .value_bytes = 4,
     .weight_bytes = 2,
-    .max_plain_x_rows = 5,
-    .max_packed_x_rows = 4,
+    .max_plain_x_rows = MAX_PLAIN_X_ROWS,
+    .max_packed_x_rows = MAX_PACKED_X_ROWS,
     .max_packed_rows = 12,
     .prepare = prepare,
     .decode = wb_decode_avx512,
