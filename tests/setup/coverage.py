@@ -1,6 +1,8 @@
 """The lines that the tests run, by folder: ``make coverage``.
 
-The tests of browsers, documentation and packaging are left out: they run the same Python again, slowly.
+The tests of browsers, documentation and packaging are left out: they run the same Python again, slowly. So are those of
+interrupts: an interrupt between two lines leaves coverage's own lock taken, and the process waits for ever. A test that
+measures time or memory may fail here: whether tests pass is what ``make test`` says.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).parents[2]
-ELSEWHERE = ("browser", "docs", "setup", "fuzz", "bench")
+ELSEWHERE = ("browser", "docs", "setup", "fuzz", "bench", "robust")
 ASKED = 90  # per cent of lines, in every folder
 # Processes that tests begin are counted too: commands, workers of a cluster, children that are killed (up to then).
 SETTINGS = """[run]
@@ -31,11 +33,11 @@ def main(arguments: list[str]) -> int:
         settings.write_text(SETTINGS.format(folder=Path(made).as_posix()))
         left_out = [f"--ignore=tests/{name}" for name in ELSEWHERE]
         tests = ["tests", *left_out, "-q", "-n", "auto", "--maxprocesses=4", "--dist=worksteal", *arguments]
-        failed = _python("pytest", "--cov", f"--cov-config={settings}", "--cov-report=", *tests)
+        _python("pytest", "--cov", f"--cov-config={settings}", "--cov-report=", *tests)
         _python("coverage", "json", "-q", f"--rcfile={settings}", f"--data-file={made}/data", "-o", str(report))
         by_folder = folders(json.loads(report.read_text())["files"])
     print(table(by_folder))
-    return failed or int(any(share(files) < ASKED for files in by_folder.values()))
+    return int(any(share(files) < ASKED for files in by_folder.values()))
 
 
 def _python(*command: str) -> int:
