@@ -71,6 +71,7 @@ def test_any_value_in_any_field_of_an_intervention_is_refused_by_name_or_kept(sp
         assert from_dict(as_dict(made)) == made or "nan" in repr(made)
 
 
+@settings(max_examples=20)  # of every kind
 @given(st.integers(0, 2**32))
 def test_an_input_follows_from_its_seed_alone(seed: int):
     for kind in KINDS:
