@@ -116,8 +116,12 @@ def busy(page: Page, bench: Any) -> bool:
 
 
 def unanswered(page: Page) -> list[Any]:
-    """The ids of asks and acts to which Python has not said anything yet."""
+    """The ids of asks and acts to which Python has not said anything yet; "hello" where the last was not answered."""
     crossed = [message.content for message in list(page.messages) if message.method == "custom"]
+    greeted = [content["do"] if "do" in content else content.get("did") for content in crossed]
+    greeted = [what for what in greeted if what in ("hello", "state")]
+    if greeted[-1:] == ["hello"]:
+        return ["hello"]
     answered = {content.get("id") for content in crossed if content.get("did") in ("data", "done", "failed")}
     return [
         content["id"] for content in crossed if content.get("do") in ("ask", "act") and content["id"] not in answered

@@ -121,7 +121,7 @@ def test_the_contexts_are_run_and_every_number_on_screen_is_the_datasets(open_pa
     settle(page, bench)
     data = bench["atlas"].effects
     for cells, kl, change in zip(rows(page), data.kl.values.T, data.loss_change.values[0], strict=False):
-        assert cells[-3:-1] == [f"{value:.3f}" for value in kl]
+        assert cells[-3:-1] == ["0" if value == 0 else "<0.001" if value < 5e-4 else f"{value:.3f}" for value in kl]
         assert float(cells[-1].replace("−", "-")) == pytest.approx(float(change), abs=6e-4)
     words = page.text(".wb-atlas-bottom")
     mean, low, high = (float(data[f"kl_{end}"][0]) for end in ("mean", "low", "high"))

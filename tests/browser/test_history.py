@@ -54,3 +54,18 @@ def test_two_steps_far_apart_are_compared(long):
     bench.add(wb.AblateLayer(1))
     settle(page, bench)
     assert numbers(page)[-1] == 132 and "steps 1 to 12 have fallen off" in page.text(".wb-history")
+
+
+def test_where_one_stands_is_in_sight_when_the_view_opens_and_after_each_step(long):
+    bench, page = long
+    in_sight = (
+        "(() => { const list = document.querySelector('.wb-history-steps').getBoundingClientRect();"
+        "const item = document.querySelector('.wb-history-now').getBoundingClientRect();"
+        "return item.top >= list.top - 1 && item.bottom <= list.bottom + 1 })()"
+    )
+    page.wait_js(in_sight)
+    ids = [entry.id for entry in bench.session.history.entries]
+    for index in (0, 90, 91, 60):
+        bench.session.travel(lambda history, index=index: history.goto(ids[index]))
+        settle(page, bench)
+        assert page.page.evaluate(in_sight), index

@@ -128,6 +128,26 @@ def test_tokens_come_one_by_one_and_other_edits_stop_what_is_under_way(bench, vi
     assert view.data({})[0]["completion"]["after"]["ids"] == streamed[-1]["after"]["ids"]
 
 
+def test_a_text_that_other_interventions_have_outlived_is_not_streamed(bench, view, monkeypatch):
+    told = []
+    real = bench.session.stream
+
+    def stream(name, key, json, arrays):
+        if key == "completion":
+            told.append((bench.session.state.specs, json["revision"], bench.session.revision))
+        real(name, key, json, arrays)
+
+    monkeypatch.setattr(bench.session, "stream", stream)
+    job = view.complete()
+    while not told and not job.future.done():
+        pass
+    bench.session.edit((wb.AblateHead(0, 2),), "another")
+    job.wait(30)
+    bench.session.wait(60)
+    assert {specs for specs, *_ in told} == {HARD}
+    assert all(said == now for _, said, now in told)
+
+
 def test_it_is_not_generated_twice_and_a_cancelled_text_goes_on(bench, view, nano):
     bench.session.options("effect", length=48)
     job = view.complete()

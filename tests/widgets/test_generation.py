@@ -148,6 +148,52 @@ def test_another_prompt_has_an_empty_tree_and_the_first_its_own(made):
     assert len(view.tree.nodes) == 2
 
 
+def test_a_vector_of_the_same_name_that_became_another_gives_other_numbers(made, nano):
+    view, session = made["generation"], made.session
+    vectors = [nano.unembed.weight[i].detach().float() for i in (7, 40)]
+    steer = wb.Steer("blocks.1.hook_resid_post", "v", scale=30.0)
+
+    def shown() -> list[float]:
+        return [token["after"] for token in view.data({"next": True})[0]["next"]["tokens"]]
+
+    for vector in vectors:
+        session.set_vector("v", {"kind": "numbers", "values": vector.tolist()})
+        if steer not in made.interventions:
+            made.add(steer)
+        session.wait(60)
+        edited = wb.run(nano, PROMPT, [steer], sources={"v": vector}).logits[0, -1].softmax(-1)
+        assert shown() == pytest.approx(edited.topk(len(shown())).values.tolist(), abs=2e-5)
+
+
+def test_what_was_drawn_after_one_prompt_is_never_put_after_another(made, monkeypatch):
+    view, real = made["generation"], made["generation"]._distribution
+    changed = []
+
+    def change_first(prompt, after, specs):
+        found = real(prompt, after, specs)
+        if not changed:
+            changed.append(made.session.set_prompts({"prompt": "Tom went"}))
+        return found
+
+    monkeypatch.setattr(view, "_distribution", change_first)
+    view.go_on(ROOT, 3).wait(60)
+    assert changed and not view.tree.nodes
+
+
+def test_a_branch_that_was_taken_away_and_one_in_its_place_are_told_apart(made):
+    view = made["generation"]
+    for token in (5, 6):
+        view.act({"kind": "step", "token": token})
+    tree, node = view.tree, view.at
+    whole_text = (*tree.tokens(node), 9)
+    view.act({"kind": "remove", "node": 1})
+    for token in (7, 8):
+        view.act({"kind": "step", "token": token})
+    assert view.at == node and view.tree.tokens(node) != whole_text[:-1]  # the same number, another text
+    view._plant(node, whole_text, (9,), ())
+    assert [each.token for each in view.tree.nodes.values()] == [7, 8]
+
+
 def test_what_is_not_there_is_refused(made):
     view = made["generation"]
     for action in ({"kind": "step", "node": 9}, {"kind": "step", "node": 0, "token": 10**9}, {"kind": "dance"},

@@ -1,5 +1,7 @@
 """The route graph on the side of Python: what it sends is what the experiment says, what it does is what specs do."""
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -244,6 +246,19 @@ def test_touching_a_node_puts_its_spec_on_and_shows_what_became_of_the_target(tr
     assert said["after"] == pytest.approx(float(logits[right] - logits[wrong]), abs=1e-3)
     assert said["before"] == pytest.approx(view.data({})[0]["summary"]["value"], abs=1e-3)
     assert view.data({})[0]["traced"], "the graph is of the unedited run, and stays"
+
+
+def test_while_a_run_is_under_way_no_other_runs_number_stands_for_it(traced, view):
+    traced.add(wb.AblateHead(1, 0))
+    traced.session.wait(60)
+    first = view.data({"what": "edits"})[0]["after"]
+    gate = threading.Event()
+    traced.session.submit(lambda job: gate.wait(30), "busy", urgent=True)
+    traced.add(wb.AblateLayer(2))
+    assert view.data({"what": "edits"})[0]["after"] is None
+    gate.set()
+    traced.session.wait(60)
+    assert view.data({"what": "edits"})[0]["after"] not in (None, first)
 
 
 def test_knocking_an_edge_out_is_the_nearest_that_an_intervention_can_do(traced, view):

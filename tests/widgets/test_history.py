@@ -194,3 +194,16 @@ def test_many_steps_make_no_message_large(bench_of):
     assert state < 10_000 and steps < 20_000, (state, steps)
     first = bench["history"].data({"first": 102})[0]
     assert [step["number"] for step in first["steps"]] == list(range(102, 152)) and first["at"] == 601
+
+
+def test_the_bars_of_all_steps_end_at_the_largest_of_them_whichever_are_shown(bench_of):
+    bench = bench_of((3, 4, 5, 6))
+    bench.add(wb.AblateLayer(1))
+    bench.session.wait(60)
+    largest = bench.session.history.now.kl
+    for i in range(60):
+        bench.session.edit((wb.AblateHead(i % 2, i % 3),), f"step {i}")
+    bench.session.wait(60)
+    page = bench["history"].data({})[0]
+    assert page["steps"][0]["number"] > 2
+    assert page["most"] == max(entry.kl or 0 for entry in bench.session.history.entries) >= largest > 0

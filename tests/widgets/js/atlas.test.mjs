@@ -69,16 +69,31 @@ test("effects stand beside their contexts, and those of another list beside none
 });
 
 test("numbers of nats have a sign where they are changes, and nothing where they were not run", () => {
-  assert.deepEqual([1.3266, 12.34, 2e-8, NaN, null].map(reduce.nats), ["1.327", "12.3", "0.000", "", ""]);
-  assert.deepEqual([0.5, -0.25, 1e-9, -1e-9].map(reduce.change), ["+0.500", "−0.250", "0.000", "0.000"]);
+  assert.deepEqual([1.3266, 12.34, 2e-8, NaN, null].map(reduce.nats), ["1.327", "12.3", "<0.001", "", ""]);
+  assert.deepEqual([0.5, -0.25, 1e-9, -1e-9, 0, -0].map(reduce.change), ["+0.500", "−0.250", "0.000", "0.000", "0", "0"]);
+  assert.equal(reduce.meanWords({ mean: 1e-8, low: 0.9e-8, high: 1.1e-8 }), "<0.001");
   assert.equal(reduce.meanWords({ mean: 2, low: 1, high: 3 }), "2.000 (1.000 to 3.000)");
   assert.equal(reduce.meanWords({ mean: 2, low: null, high: null }), "2.000");
   assert.equal(reduce.meanWords({ mean: null, low: null, high: null }), "–");
-  assert.equal(reduce.tenths(0.17), "17.0%");
+  assert.deepEqual([0.17, 0.0004, 0.9996, 0, 1, null].map(reduce.tenths), ["17.0%", "<0.1%", ">99.9%", "0.0%", "100.0%", "–"]);
+  assert.deepEqual([2.171, 0.004, 0, null].map(reduce.liftOf), ["2.17", "<0.01", "0.00", "–"]);
+  assert.deepEqual([0.254, 0.004, 0].map(reduce.loadOf), ["25", "<1", "0"]);
 });
 
 test("a cell of the picker says tokens, load and mean weight, and no mean where there is no token", () => {
   const arrays = { load: [0.25, 0], count: [1234, 0], mean_weight: [0.5, NaN] };
   assert.equal(reduce.expertWords(0, 0, arrays, 2, 0.5), "layer 0, expert 0\n1,234 tokens, load 25% (even: 50%)\nmean weight 0.5");
   assert.equal(reduce.expertWords(0, 1, arrays, 2, 0.5), "layer 0, expert 1\n0 tokens, load 0% (even: 50%)");
+});
+
+test("effects of another policy, order, atlas or expert are of no use for what is on screen", () => {
+  const choices = { folder: "a", opened: 1, order: "weight", once: true, policy: "reroute" };
+  const got = (json, asked) => ({ data: { json: { layer: 1, expert: 2, ...json } }, asked: { ...choices, n: 8, done: "3 0", ...asked } });
+  const said = { layer: 1, expert: 2 };
+  assert.equal(reduce.answers(got({}, {}), choices, said), true);
+  assert.equal(reduce.answers(got({}, { n: 20, done: "9 0" }), choices, said), true, "more of the same contexts");
+  for (const [json, asked] of [[{}, { policy: "zero" }], [{}, { order: "random" }], [{}, { opened: 2 }], [{ expert: 3 }, {}]]) {
+    assert.equal(reduce.answers(got(json, asked), choices, said), false, JSON.stringify([json, asked]));
+  }
+  assert.equal(reduce.answers({ data: null, asked: null }, choices, said), false);
 });

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { asWhole, describeNode, newSpecs, startsAfter } from "../../../workbench/widgets/js/src/views/generation/tree.js";
+import { asWhole, describeNode, forksOf, newSpecs, startsAfter } from "../../../workbench/widgets/js/src/views/generation/tree.js";
 
 const node = (parent, token, specs = 0) => ({ parent, token, id: 1, specs, p: 0.5, rank: 1, entropy: 0.7, end: false });
 const json = { nodes: { 1: node(0, "a"), 2: node(1, "b"), 3: node(1, "c", 1) }, specs: [[], ["AblateHead L0H1"]] };
@@ -25,4 +25,11 @@ test("a node without numbers says so", () => {
   assert.match(said, /not measured yet/);
   assert.match(said, /with AblateHead L0H1/);
   assert.match(said, /ends the text/);
+});
+
+test("a fork is a node that more than one token follows", () => {
+  const nodes = { 1: { parent: 0 }, 2: { parent: 1 }, 3: { parent: 1 }, 4: { parent: 0 }, 5: { parent: 4 } };
+  assert.deepEqual([...forksOf(nodes)].sort(), [0, 1]);
+  const star = Object.fromEntries(Array.from({ length: 20000 }, (_, i) => [i + 1, { parent: i }]));
+  assert.equal(forksOf(star).size, 0);
 });

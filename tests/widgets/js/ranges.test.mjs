@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import * as ranges from "../../../workbench/widgets/js/src/draw/ranges.js";
+import { percent, short } from "../../../workbench/widgets/js/src/draw/scales.js";
 import { cellAt, layout, rectOf } from "../../../workbench/widgets/js/src/parts/matrix/layout.js";
 
 test("the items on screen are all of those that a window touches, and no others", () => {
@@ -103,4 +104,16 @@ test("a matrix that fits its box does not scroll, and one that does not is no ta
   assert.ok(tall.scrollsY && !tall.scrollsX && tall.boxHeight <= 400);
   const wide = layout({ rows: 4, cols: 5000, room: 800, minCell: 4 });
   assert.ok(wide.scrollsX && wide.width >= 20000);
+});
+
+test("no two ticks of an axis read the same", () => {
+  for (const [low, high] of [[0.9991, 0.9999], [1000, 1004], [0, 1], [-3, 8], [12.3451, 12.3456], [-2e-5, 3e-5]]) {
+    for (const format of [short, percent]) {
+      const names = ranges.tickNames(ranges.ticks(low, high, 4), format);
+      assert.equal(new Set(names).size, names.length, `${low} to ${high}: ${names.join(" ")}`);
+    }
+  }
+  assert.deepEqual(ranges.tickNames([0, 0.5, 1], short), ["0", "0.5", "1"]);
+  assert.deepEqual(ranges.tickNames([-0.9991, -0.999], short), ["−0.9991", "−0.999"]);
+  assert.deepEqual(ranges.tickNames([0.9991, 0.9992], percent), ["99.91%", "99.92%"]);
 });

@@ -69,4 +69,23 @@ test("numbers are written short", () => {
     "0", "0.123", "−3.14", "1230", "1.0e-5", "none", "−∞",
   ]);
   assert.deepEqual([0, 1, 0.5, 0.1234, 0.00001, null].map(scales.percent), ["0%", "100%", "50%", "12.3%", "< 0.01%", "none"]);
+  assert.deepEqual([-0, -1e-9, -2, 123456].map((value) => scales.short(value)), ["0", "−1.0e-9", "−2", "123000"]);
+});
+
+test("a share short of the whole never reads as all of it, nor one above nothing as none", () => {
+  assert.deepEqual([0.99999, 1 - 2 ** -24, 0.9999, 0.99949, -0.99999, 1.00001].map(scales.percent), [
+    "> 99.99%", "> 99.99%", "99.99%", "99.9%", "< −99.99%", "100%",
+  ]);
+  for (let i = 1; i < 2000; i++) {
+    const share = i / 2000;
+    for (const far of [share, share ** 9, 1 - share ** 9]) {
+      if (far <= 0 || far >= 1) continue;
+      assert.ok(!["0%", "100%"].includes(scales.percent(far)), `${far}: ${scales.percent(far)}`);
+      assert.ok(!["0.000", "1.000"].includes(scales.portion(far)), `${far}: ${scales.portion(far)}`);
+    }
+  }
+  assert.deepEqual([0, 1, 0.25, 0.0004, 0.9996, -0.0001, -0.9999, 2.5, NaN].map((value) => scales.portion(value)), [
+    "0.000", "1.000", "0.250", "<0.001", ">0.999", ">−0.001", "<−0.999", "2.500", "none",
+  ]);
+  assert.deepEqual([0.996, -0.004, 1].map((r) => scales.portion(r, 2)), [">0.99", ">−0.01", "1.00"]);
 });

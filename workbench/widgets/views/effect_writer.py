@@ -79,7 +79,11 @@ class Writer:
         return completion.of == _study(self.session.state)
 
     def _told(self, completion: Completion) -> Told | None:
-        return (completion.said(self.session.model), {}) if completion is self._completion else None
+        """Both texts so far; None of a completion that other interventions have outlived."""
+        revision = self.session.revision
+        if completion is not self._completion or not self._is_wanted(completion):
+            return None
+        return completion.said(self.session.model) | {"revision": revision}, {}
 
     def _unedited(self, base: Run) -> Side:
         if self._plain is None or self._plain[0]() is not base:

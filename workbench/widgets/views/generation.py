@@ -22,7 +22,9 @@ from workbench.widgets.views.base import Payload, View
 from workbench.widgets.views.generation_tree import ROOT, Node, Tree, difference
 from workbench.widgets.worker import Job
 
-Place = tuple[tuple[int, ...], tuple[Any, ...]]  # a text, and the interventions that are on
+Text = tuple[int, ...]
+# A prompt by its number, what follows it, the interventions that are on, and what the sources are that these name.
+Place = tuple[int, Text, tuple[Any, ...], tuple[Any, ...]]
 TOP = 12  # alternatives that are shown
 MOST_AT_ONCE = 512  # tokens of one continuation
 KEPT = 16  # distributions, of 200,000 numbers each for the real vocabulary
@@ -45,6 +47,7 @@ class Generation(View):
     def __init__(self, session: Any) -> None:
         super().__init__(session)
         self._next = NextToken(session.model)
+        self._prompts: dict[Text, int] = {}
         self._next_of: OrderedDict[Place, np.ndarray] = OrderedDict()  # whole distributions, the newest few
         self._numbers: dict[
             tuple[Place, int], tuple[float, int, float]
@@ -83,12 +86,18 @@ class Generation(View):
     def data(self, ask: dict[str, Any]) -> Payload:
         """The tree; with ``next``, what may come after the chosen node, with the interventions that are on now."""
         tree, at = self.tree, self.at
+        sets = self._spec_sets(tree)
+        which = {specs: i for i, specs in enumerate(sets)}
+        measured = self._measured(tree)
         about: dict[str, Any] = {
             "prompt": [self.session.word(token) for token in tree.prompt[-24:]],
             "n_prompt": len(tree.prompt),
             "rows": tree.rows(),
-            "nodes": {str(node.id): self._described(tree, node) for node in tree.nodes.values()},
-            "specs": [[described(spec)["title"] for spec in specs] for specs in self._spec_sets(tree)],
+            "nodes": {
+                str(node.id): {**self._described(node, *measured[node.id]), "specs": which[node.specs]}
+                for node in tree.nodes.values()
+            },
+            "specs": [[described(spec)["title"] for spec in specs] for specs in sets],
             "at": at,
             "path": [node.id for node in tree.path(at)],
             "leaves": tree.leaves(),
@@ -174,13 +183,13 @@ class Generation(View):
         """Of each node: parent, token, its probability, the entropy in nats, the interventions."""
         tree = self.tree
         nodes = list(tree.nodes.values())
-        measured = [self._described(tree, node) for node in nodes]
+        measured = self._measured(tree)
         columns = {
             "parent": [node.parent for node in nodes],
             "token_id": [node.token for node in nodes],
             "token": [self.session.word(node.token) for node in nodes],
-            "probability": [np.nan if m["p"] is None else m["p"] for m in measured],
-            "entropy": [np.nan if m["entropy"] is None else m["entropy"] for m in measured],
+            "probability": [np.nan if p is None else p for p, _, _ in measured.values()],
+            "entropy": [np.nan if entropy is None else entropy for _, _, entropy in measured.values()],
             "interventions": ["; ".join(map(repr, node.specs)) for node in nodes],
         }
         values = {name: ("node", np.asarray(column)) for name, column in columns.items()}
@@ -223,53 +232,72 @@ class Generation(View):
     def _spec_sets(self, tree: Tree) -> list[tuple[Any, ...]]:
         return list(dict.fromkeys(node.specs for node in tree.nodes.values()))
 
-    def _described(self, tree: Tree, node: Node) -> dict[str, Any]:
-        p, rank, entropy = self._numbers.get(self._place(tree, node), (None, None, None))
+    def _described(self, node: Node, p: float | None, rank: int | None, entropy: float | None) -> dict[str, Any]:
         return {
             "token": self.session.word(node.token),
             "id": node.token,
             "parent": node.parent,
-            "specs": self._spec_sets(tree).index(node.specs),
             "p": p,
             "rank": rank,
             "entropy": entropy,
             "end": node.token in self.session.config.eos_token_ids,
         }
 
-    def _place(self, tree: Tree, node: Node) -> tuple[Place, int]:
-        return (tree.tokens(node.parent), node.specs), node.token
+    def _measured(self, tree: Tree) -> dict[int, tuple[Any, Any, Any]]:
+        """Probability, rank and entropy of each node; None where that is not measured."""
+        return {id: self._numbers.get(place, (None, None, None)) for id, place in self._places(tree).items()}
 
-    def _distribution(self, tokens: tuple[int, ...], specs: tuple[Any, ...]) -> np.ndarray:
-        """Log-probabilities of what comes next; on the worker's thread."""
-        place = (tokens, specs)
+    def _place(self, prompt: Text, after: Text, specs: tuple[Any, ...]) -> Place:
+        number = self._prompts.setdefault(prompt, len(self._prompts))
+        return number, after, specs, self._meant(specs)
+
+    def _meant(self, specs: tuple[Any, ...]) -> tuple[Any, ...]:
+        """What the sources are that specs name. The same specs say something else when a vector or a prompt changes."""
+        state = self.session.state
+        names = sorted({source for spec in specs for source, _ in spec.reads(self.session.config)})
+        texts = {prompt.name: prompt.tokens for prompt in state.prompts}
+        return tuple((name, _Same(state.vectors[name]) if name in state.vectors else texts.get(name)) for name in names)
+
+    def _places(self, tree: Tree) -> dict[int, tuple[Place, int]]:
+        """Of each node: where its token was taken, and the token. In one walk: a tree may have thousands."""
+        meant = {specs: self._place(tree.prompt, (), specs) for specs in self._spec_sets(tree)}
+        after: dict[int, Text] = {ROOT: ()}
+        made = {}
+        for node in tree.nodes.values():  # parents come first
+            number, _, specs, sources = meant[node.specs]
+            made[node.id] = (number, after[node.parent], specs, sources), node.token
+            after[node.id] = (*after[node.parent], node.token)
+        return made
+
+    def _distribution(self, prompt: Text, after: Text, specs: tuple[Any, ...]) -> tuple[Place, np.ndarray]:
+        """Log-probabilities of what comes next, and of what place they are; on the worker's thread."""
+        place = self._place(prompt, after, specs)
         if place not in self._next_of:
             sources = self.session.sources_of(replace(self.session.state, **self._with(specs)))
-            self._next_of[place] = self._next.after(tokens, specs, sources)
+            self._next_of[place] = self._next.after((*prompt, *after), specs, sources)
             while len(self._next_of) > KEPT:
                 self._next_of.popitem(last=False)
-        return self._next_of[place]
+        return place, self._next_of[place]
 
-    def _note(self, place: Place, token: int) -> None:
+    def _note(self, place: Place, token: int, logprobs: np.ndarray) -> None:
         """Keep a token's own numbers; the distributions themselves are too large to keep."""
-        logprobs = self._next_of[place]
         entropy = -float((np.exp(logprobs) * np.maximum(logprobs, -1e30)).sum())
         rank = 1 + int((logprobs > logprobs[token]).sum())
         self._numbers[place, token] = (float(np.exp(logprobs[token])), rank, entropy)
 
     def _measure_unknown(self, tree: Tree) -> None:
         """Have the numbers made of nodes that came from a file."""
-        unknown = [node for node in tree.nodes.values() if self._place(tree, node) not in self._numbers]
+        unknown = [place for place in self._places(tree).values() if place not in self._numbers]
         busy = any(job.view == self.name and not job.future.done() for job in self.session.jobs)
         if not unknown or busy:
             return
 
         def work(job: Job) -> None:
-            for done, node in enumerate(unknown):
+            for done, ((_, after, specs, _), token) in enumerate(unknown):
                 if job.cancelled:
                     break
-                place, token = self._place(tree, node)
-                self._distribution(*place)
-                self._note(place, token)
+                place, logprobs = self._distribution(tree.prompt, after, specs)
+                self._note(place, token, logprobs)
                 job.report(done + 1)
                 job.breathe()
             self.session.stream(self.name, "numbers", {"n": len(self._numbers)}, {})
@@ -282,24 +310,24 @@ class Generation(View):
 
     def _alternatives(self, tree: Tree, at: int) -> dict[str, Any]:
         """The likeliest tokens after a node: with the interventions that are on now, beside those without any."""
-        tokens, specs = tree.tokens(at), self.session.state.specs
+        after, specs = tuple(node.token for node in tree.path(at)), self.session.state.specs
         plain, edited = self.session.on_worker(
-            lambda: (self._distribution(tokens, ()), self._distribution(tokens, specs)), "what may come next"
+            lambda: [self._distribution(tree.prompt, after, each)[1] for each in ((), specs)], "what may come next"
         )
-        before, after = np.exp(plain.astype(np.float64)), np.exp(edited.astype(np.float64))
-        union = np.unique(np.concatenate([np.argsort(-each)[:TOP] for each in (before, after)]))
-        order = union[np.argsort(-after[union], kind="stable")][:TOP]
+        before, now = np.exp(plain.astype(np.float64)), np.exp(edited.astype(np.float64))
+        union = np.unique(np.concatenate([np.argsort(-each)[:TOP] for each in (before, now)]))
+        order = union[np.argsort(-now[union], kind="stable")][:TOP]
         there = {child.token: child.id for child in tree.children(at)}
         return {
             "edited": bool(specs),
-            "entropy": _expected(after, -edited),
+            "entropy": _expected(now, -edited),
             "kl": max(_expected(before, plain - edited), 0.0) if specs else None,
             "tokens": [
                 {
                     "id": int(i),
                     "token": self.session.word(int(i)),
                     "before": float(before[i]) if specs else None,
-                    "after": float(after[i]),
+                    "after": float(now[i]),
                     "node": there.get(int(i)),
                 }
                 for i in order
@@ -311,42 +339,47 @@ class Generation(View):
             raise ValueError(f"token={token!r}: expected an id below {self.session.config.d_vocab}")
         if token is None:
             return {"job": self.go_on(node, 1).id}
-        specs = self.session.state.specs
-        made, id = self.tree.add(node, token, specs)
-        place = (made.tokens(node), specs)
-        if place in self._next_of:
-            self._note(place, token)
+        specs, tree = self.session.state.specs, self.tree
+        made, id = tree.add(node, token, specs)
+        place = self._place(tree.prompt, tuple(each.token for each in tree.path(node)), specs)
+        if (logprobs := self._next_of.get(place)) is not None:
+            self._note(place, token, logprobs)
         self._keep(made, id)
         return {"node": id}
 
     def _grow(self, job: Job, node: int, length: int) -> int:
         specs, temperature = self.session.state.specs, float(self.option("temperature"))
         generator = np.random.default_rng([self.option("seed"), node])
-        tokens, waiting, shown = self.tree.tokens(node), [], 0.0
+        start = self.tree
+        prompt, after = start.prompt, tuple(each.token for each in start.path(node))
+        waiting, shown = (), 0.0
         for done in range(length):
             if job.cancelled:
                 break
-            logprobs = self._distribution(tokens, specs)
+            place, logprobs = self._distribution(prompt, after, specs)
             token = drawn(logprobs.astype(np.float64), temperature, generator)
-            self._note((tokens, specs), token)
-            tokens, waiting = (*tokens, token), [*waiting, token]
+            self._note(place, token, logprobs)
+            after, waiting = (*after, token), (*waiting, token)
             if time.monotonic() - shown > SHOWN_EVERY:
-                node, waiting, shown = self._plant(node, waiting, specs), [], time.monotonic()
+                node, waiting, shown = self._plant(node, prompt + after, waiting, specs), (), time.monotonic()
             job.report(done + 1)
             if token in self.session.config.eos_token_ids:
                 break
             job.breathe()
-        return self._plant(node, waiting, specs)
+        return self._plant(node, prompt + after, waiting, specs)
 
-    def _plant(self, node: int, tokens: list[int], specs: tuple[Any, ...]) -> int:
-        """Put tokens into the tree as it is by now."""
+    def _plant(self, node: int, whole: Text, waiting: Text, specs: tuple[Any, ...]) -> int:
+        """Put the last tokens of a whole text into the tree as it is by now, after the node that they follow.
+
+        Nothing is put where that is no longer so: the branch was taken away meanwhile, or the prompt is another.
+        """
         tree = self.tree
-        if node != ROOT and node not in tree.nodes:
-            return node  # its branch was taken away meanwhile
-        for token in tokens:
+        there = node == ROOT or node in tree.nodes
+        if not waiting or not there or tree.tokens(node) != whole[: len(whole) - len(waiting)]:
+            return node
+        for token in waiting:
             tree, node = tree.add(node, token, specs)
-        if tokens:
-            self._keep(tree, node)
+        self._keep(tree, node)
         return node
 
     def _choose_compared(self, node: int) -> None:
@@ -376,7 +409,8 @@ class Generation(View):
 
     def _logprob(self, tree: Tree, path: list[Node]) -> float | None:
         """Of the whole path, in nats; None while a node's number is not there."""
-        each = [self._described(tree, node)["p"] for node in path]
+        measured = self._measured(tree)
+        each = [measured[node.id][0] for node in path]
         return None if any(p is None for p in each) else sum(math.log(max(p, 1e-45)) for p in each if p is not None)
 
     def _sources_code(self, specs: tuple[Any, ...]) -> str:
@@ -385,6 +419,19 @@ class Generation(View):
         made = [f"{prompt.name!r}: {variable(prompt.name)}" for prompt in state.prompts if prompt.name in names]
         made += [f"{name!r}: {recipes.code(recipe)}" for name, recipe in state.vectors.items() if name in names]
         return f", sources={{{', '.join(made)}}}" if made else ""
+
+
+class _Same:
+    """A recipe as part of a key: equal to itself alone. It may hold a million numbers, too many to compare."""
+
+    def __init__(self, what: Any) -> None:
+        self.what = what
+
+    def __hash__(self) -> int:
+        return id(self.what)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.what is other.what
 
 
 def _expected(p: np.ndarray, values: np.ndarray) -> float:

@@ -191,7 +191,8 @@ class Graph(View):
         names = known[1].names
         nodes = [(i, Node.parse(name)) for i, name in enumerate(names) if "@" in name and not name.startswith("error")]
         hit = [i for i, node in nodes if any(touched(spec, node) for spec in state.specs)]
-        edited = self.session.edited
+        # A run that is under way is not there yet, and the one before it is of other interventions.
+        edited = None if self.session.running else self.session.edited
         runs = (self.session.base, edited)
         before, after = (None if run is None else self._value(run, study) for run in runs)
         return {"nodes": hit, "before": before, "after": after}

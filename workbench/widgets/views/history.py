@@ -16,7 +16,7 @@ from workbench.widgets import static
 from workbench.widgets.code import variable
 from workbench.widgets.describe import spec as described
 from workbench.widgets.history import Entry
-from workbench.widgets.state import State, study_of, with_study
+from workbench.widgets.state import State, with_study
 from workbench.widgets.views.base import Payload, View
 
 TOP = 8  # tokens of each side of a comparison
@@ -39,6 +39,7 @@ class History(View):
             "at": history.number(history.now.id),
             "first": history.dropped + 1,
             "last": history.dropped + len(history.entries),
+            "most": max((entry.kl or 0.0 for entry in history.entries), default=0.0),  # where the bars of all end
         }
         pair = self._known(ask.get("compare") or ())
         if len(pair) == 2:
@@ -149,9 +150,8 @@ class History(View):
     def run_of(self, entry: Entry, name: str) -> Run:
         """A step's run, made again: of the specs that were on then."""
         state = self._state(entry)
-        return self.session.memo(
-            ("step", name, study_of(state)[0], state.subject, state.specs), lambda: self._made(state, name)
-        )
+        # By the entry, not by its number: another step may have that by now.
+        return self.session.memo(("step", name, entry.id), lambda: self._made(state, name))
 
     def _made(self, state: State, name: str) -> Run:
         session = self.session

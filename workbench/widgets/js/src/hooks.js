@@ -1,15 +1,15 @@
 /** Hooks for views: data from Python, streams, options, sizes. */
-import { useContext, useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
+import { useContext, useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import { BenchContext } from "./html.js";
 import { Dropped } from "./wire.js";
 
 let places = 0;
-const NONE = { data: null, error: null, at: null };
+const NONE = { data: null, error: null, at: null, said: null };
 
 /**
  * What Python's view answers to an ask. Asks again when the ask (by value) or the runs change; meanwhile the old data
- * stay, marked `stale`. `ask` null asks nothing and keeps nothing.
- * @returns {{ data: import("./wire.js").Data|null, loading: boolean, stale: boolean, error: Error|null, again(): void }}
+ * stay, marked `stale`; `asked` is what they answer. `ask` null asks nothing and keeps nothing.
+ * @returns {{ data: import("./wire.js").Data|null, asked: object|null, loading: boolean, stale: boolean, error: Error|null, again(): void }}
  */
 export function useData(bench, view, ask, { slot = "main" } = {}) {
   const revision = bench.revision.value;
@@ -18,6 +18,7 @@ export function useData(bench, view, ask, { slot = "main" } = {}) {
   place.current ||= `${view}/${slot}/${++places}`;
   const [tries, setTries] = useState(0);
   const [got, setGot] = useState(NONE);
+  const asked = useMemo(() => (got.said === null ? null : JSON.parse(got.said)), [got.said]);
   const said = ask === null || ask === undefined ? null : JSON.stringify(ask);
   const wanted = said === null || revision === null ? null : `${session} ${tries} ${revision} ${view} ${said}`;
   useLayoutEffect(() => {
@@ -25,7 +26,7 @@ export function useData(bench, view, ask, { slot = "main" } = {}) {
     let live = true;
     const take = (change) => live && setGot((old) => ({ ...old, at: wanted, error: null, ...change }));
     bench.wire.ask(view, JSON.parse(said), place.current).then(
-      (data) => take({ data }),
+      (data) => take({ data, said }),
       (error) => error instanceof Dropped || take({ error }),
     );
     return () => {
@@ -36,7 +37,7 @@ export function useData(bench, view, ask, { slot = "main" } = {}) {
   const loading = said !== null && got.at !== wanted;
   const data = said === null ? null : got.data;
   const error = loading ? null : got.error;
-  return { data, loading, stale: data !== null && (loading || error !== null), error, again: () => setTries(tries + 1) };
+  return { data, asked, loading, stale: data !== null && (loading || error !== null), error, again: () => setTries(tries + 1) };
 }
 
 /** Calls `take(key, json, arrays)` for each message that Python streams to a view. */
@@ -63,9 +64,13 @@ export function useSize(ref) {
       setSize((old) => (old.width === fresh.width && old.height === fresh.height ? old : fresh));
     };
     measure();
-    const observer = new ResizeObserver(() => requestAnimationFrame(measure));
+    let frame = 0;
+    const observer = new ResizeObserver(() => (frame = requestAnimationFrame(measure)));
     observer.observe(element);
-    return () => observer.disconnect();
+    return () => {
+      observer.disconnect();
+      cancelAnimationFrame(frame);
+    };
   }, []);
   return size;
 }
@@ -75,6 +80,9 @@ export const useBench = () => useContext(BenchContext);
 
 /** "light" or "dark". */
 export const useTheme = () => useContext(BenchContext)?.theme.value ?? "light";
+
+/** Device pixels to a CSS pixel: for whatever paints on a canvas. */
+export const useSharpness = () => useContext(BenchContext)?.sharpness.value ?? 1;
 
 /** Calls a function at most once in an animation frame, with its newest arguments; nothing after unmounting. */
 export function useFrame(work) {

@@ -3,7 +3,7 @@ import "./style.css";
 import { App } from "./app.js";
 import { html, render } from "./html.js";
 import { Bench } from "./store.js";
-import { watchTheme } from "./theme.js";
+import { watchSharpness, watchTheme } from "./theme.js";
 
 /** While the live view is there, the static one beside it hides. */
 function hideStatic(model) {
@@ -32,11 +32,13 @@ export default function widget() {
       const showStatic = hideStatic(model);
       // Jupyter puts `el` on the page after this call: only then can the background round it be seen.
       const unwatch = watchTheme(root, (theme) => (bench.theme.value = theme));
+      const unlook = watchSharpness(root, (sharpness) => (bench.sharpness.value = sharpness));
       const frame = requestAnimationFrame(() => unwatch.look());
       render(html`<${App} bench=${bench} />`, root);
       return () => {
         cancelAnimationFrame(frame);
         unwatch();
+        unlook();
         render(null, root);
         root.remove();
         showStatic();

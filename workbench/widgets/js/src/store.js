@@ -20,6 +20,8 @@ export class Bench {
   jobs = signal([]);
   memory = signal(null);
   theme = signal("light");
+  /** Device pixels to a CSS pixel: what is painted on a canvas is painted again where it changes. */
+  sharpness = signal(1);
   /** What the mouse is on, shared by all views and never sent: { position, key, layer, head, expert } or null. */
   hover = signal(null);
   /** The last thing that went wrong, or was done, in words: { kind: "error"|"note", text } or null. */

@@ -33,6 +33,27 @@ export function themeOf(/** @type {Element} */ element) {
   return background(element.parentElement ?? element) < 0.25 ? "dark" : "light";
 }
 
+/**
+ * Calls `change` with the number of device pixels to a CSS pixel, now and whenever it becomes another: the page is
+ * zoomed, or dragged to another screen. Returns a function that stops it.
+ */
+export function watchSharpness(element, change) {
+  const view = element.ownerDocument.defaultView;
+  let query = null;
+  const look = () => {
+    query?.removeEventListener("change", look);
+    query = view.matchMedia(`(resolution: ${view.devicePixelRatio}dppx)`);
+    query.addEventListener("change", look);
+    change(view.devicePixelRatio || 1);
+  };
+  look();
+  view.addEventListener("resize", look); // a zoom is always one; a query alone is not told of every change
+  return () => {
+    query.removeEventListener("change", look);
+    view.removeEventListener("resize", look);
+  };
+}
+
 /** Calls `change` with the theme now and whenever the notebook's changes. Returns a function that stops it; its `look`
  * looks again. */
 export function watchTheme(element, change) {

@@ -77,6 +77,14 @@ export function nearestInLine({ starts, lefts }, widths, line, x) {
   return best;
 }
 
+/** The words of an axis' ticks: as `format` has them, with more figures where two ticks would read the same. */
+export function tickNames(values, format) {
+  const names = values.map((value) => format(value));
+  if (new Set(names).size === names.length) return names;
+  const percents = names.every((name) => String(name).endsWith("%"));
+  return values.map((value) => `${Number((percents ? 100 * value : value).toPrecision(12))}${percents ? "%" : ""}`.replace("-", "−"));
+}
+
 /** Round numbers between two ends, about `count` of them, for an axis. */
 export function ticks(low, high, count = 5) {
   if (!(high > low)) return [low];

@@ -161,10 +161,25 @@ export function short(value, digits = 3) {
   return text.replace("-", "−").replace("e−", "e-");
 }
 
-/** A share as a percentage in few characters: 12.3%, 0.04%. */
+/**
+ * A share or a weight with as many figures after the point in every row. One that is not 0 does not read as 0, nor one
+ * short of 1 as 1: "<0.001", ">0.999".
+ */
+export function portion(value, digits = 3) {
+  if (value === null || value === undefined || !Number.isFinite(value)) return "none";
+  const [size, sign] = [Math.abs(value), value < 0 ? "−" : ""];
+  const [text, least] = [size.toFixed(digits), (10 ** -digits).toFixed(digits)];
+  if (size > 0 && Number(text) === 0) return sign ? `>−${least}` : `<${least}`;
+  if (size < 1 && Number(text) === 1) return `${sign ? "<−" : ">"}${(1 - 10 ** -digits).toFixed(digits)}`;
+  return `${sign}${text}`;
+}
+
+/** A share as a percentage in few characters: 12.3%, 0.04%; one short of the whole is never 100%. */
 export function percent(share) {
   if (share === null || share === undefined || Number.isNaN(share)) return "none";
   const value = share * 100;
   if (value !== 0 && Math.abs(value) < 0.01) return value < 0 ? "> −0.01%" : "< 0.01%";
-  return `${Number(value.toPrecision(Math.abs(value) >= 99.95 ? 4 : 3))}%`.replace("-", "−");
+  const short = Number(value.toPrecision(Math.abs(value) >= 99.95 ? 4 : 3));
+  if (Math.abs(short) === 100 && Math.abs(value) < 100) return value < 0 ? "< −99.99%" : "> 99.99%";
+  return `${short}%`.replace("-", "−");
 }

@@ -1,6 +1,6 @@
 /** Small charts: before and after, lines over layers, bars. SVG and plain elements, with the numbers written. */
 import { QUIET_KEYS, classes, html, useId, useRef, useState } from "../html.js";
-import { ticks } from "../draw/ranges.js";
+import { tickNames, ticks } from "../draw/ranges.js";
 import { expertColour, percent, short } from "../draw/scales.js";
 import { useSize, useTheme } from "../hooks.js";
 import { TokenLabel } from "./tokens.js";
@@ -69,9 +69,10 @@ export function LineChart(props) {
   const box = useRef(null);
   const width = Math.max(160, useSize(box).width);
   const [own, setOwn] = useState(null);
-  const marked = props.marked ?? own;
-  const mark = (index) => (setOwn(index), props.onMark?.(index));
   const count = Math.max(0, ...series.map(({ values }) => values.length));
+  const last = props.marked ?? own;
+  const marked = last !== null && last < count ? last : null; // of a longer line, it may be past the end of this one
+  const mark = (index) => (setOwn(index), props.onMark?.(index));
   const [low, high] = span(series, range);
   const x = (i) => MARGIN.left + (count > 1 ? i / (count - 1) : 0.5) * (width - MARGIN.left - MARGIN.right);
   const y = (value) => MARGIN.top + (1 - (value - low) / (high - low)) * (height - MARGIN.top - MARGIN.bottom);
@@ -129,10 +130,12 @@ function Axes({ low, high, x, y, width, height, count, nameOf, format, xLabel, y
   const bottom = height - MARGIN.bottom;
   const step = Math.max(1, Math.ceil(count / Math.max(1, Math.floor((width - MARGIN.left) / 34))));
   const across = Array.from({ length: Math.ceil(count / step) }, (_, i) => i * step);
+  const up = ticks(low, high, 4);
+  const names = tickNames(up, format);
   return html`<g aria-hidden="true">
-    ${ticks(low, high, 4).map((value) => html`<g key=${value}>
+    ${up.map((value, i) => html`<g key=${value}>
       <line class="wb-grid-line" x1=${MARGIN.left} x2=${width - MARGIN.right} y1=${y(value)} y2=${y(value)} />
-      <text class="wb-tick" x=${MARGIN.left - 5} y=${y(value)} dy="0.32em" text-anchor="end">${format(value)}</text></g>`)}
+      <text class="wb-tick" x=${MARGIN.left - 5} y=${y(value)} dy="0.32em" text-anchor="end">${names[i]}</text></g>`)}
     ${across.map((i) => html`<text key=${i} class="wb-tick" x=${x(i)} y=${bottom + 12} text-anchor="middle">${nameOf(i)}</text>`)}
     ${xLabel && html`<text class="wb-tick" x=${(MARGIN.left + width - MARGIN.right) / 2} y=${height - 4} text-anchor="middle">${xLabel}</text>`}
     ${yLabel && html`<text class="wb-tick" x="10" y=${(MARGIN.top + bottom) / 2} text-anchor="middle"

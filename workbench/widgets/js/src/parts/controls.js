@@ -1,5 +1,5 @@
 /** Small controls. Each has a name, answers to keys, and keeps JupyterLab's shortcuts away. */
-import { QUIET_KEYS, classes, html, useId, useRef } from "../html.js";
+import { QUIET_KEYS, classes, html, useId, useRef, useState } from "../html.js";
 
 /** @param {{ onClick: Function, kind?: ""|"primary"|"quiet"|"danger", pressed?: boolean, title?: string, label?: string }} props */
 export function Button({ children, kind = "", pressed, label, class: name, ...rest }) {
@@ -56,13 +56,17 @@ export function Segmented({ label, value, options, onChange, hideLabel = false }
  *   onChange?: (value: number) => void, format?: (value: number) => string }} props onChange: when it is let go */
 export function Slider({ label, value, min, max, step = 1, onInput, onChange, format = String, disabled, hideLabel = false, width }) {
   const id = useId();
+  const [dragged, setDragged] = useState(null); // what is under the hand: the number beside it is never an older one
+  const shown = dragged ?? value;
   const read = (event) => Number(event.currentTarget.value);
+  const input = (event) => (setDragged(read(event)), onInput?.(read(event)));
+  const change = (event) => (setDragged(null), onChange?.(read(event)));
   return html`<span class="wb-field">
     <label for=${id} class=${hideLabel ? "wb-unseen" : "wb-label"}>${label}</label>
-    <input id=${id} class="wb-slider" type="range" min=${min} max=${max} step=${step} value=${value} disabled=${disabled}
-      aria-valuetext=${format(value)} style=${width ? { width: `${width}px` } : {}} ...${QUIET_KEYS}
-      onInput=${(event) => onInput?.(read(event))} onChange=${(event) => onChange?.(read(event))} />
-    <output class="wb-number" for=${id}>${format(value)}</output>
+    <input id=${id} class="wb-slider" type="range" min=${min} max=${max} step=${step} value=${shown} disabled=${disabled}
+      aria-valuetext=${format(shown)} style=${width ? { width: `${width}px` } : {}} ...${QUIET_KEYS}
+      onInput=${input} onChange=${change} />
+    <output class="wb-number" for=${id}>${format(shown)}</output>
   </span>`;
 }
 

@@ -2,7 +2,7 @@
 import { html, useRef, useLayoutEffect } from "../html.js";
 import { dotting, hatching, prepare } from "../draw/paint.js";
 import { NOISE, short } from "../draw/scales.js";
-import { useTheme } from "../hooks.js";
+import { useSharpness, useTheme } from "../hooks.js";
 
 /** @param {{ scale: import("../draw/scales.js").Scale, title: string, hideTitle?: boolean, format?: (value: number) => string, marks?: number[] }} props */
 export function Legend({ scale, title, hideTitle = false, format = short, width = 120, marks }) {
@@ -29,7 +29,7 @@ function Tile({ kind }) {
     context.fillRect(0, 0, 14, 12);
     context.fillStyle = (kind === "hatch" ? hatching : dotting)(context, theme);
     context.fillRect(0, 0, 14, 12);
-  }, [kind, theme]);
+  }, [kind, theme, useSharpness()]);
   return html`<canvas class="wb-tile" ref=${canvas} aria-hidden="true"></canvas>`;
 }
 

@@ -1,8 +1,8 @@
 /** A grid of coloured cells on a canvas: any size, any speed, with keys and words. */
 import { QUIET_KEYS, classes, html, useEffect, useId, useLayoutEffect, useRef, useState } from "../html.js";
 import { widest, widthOf } from "../draw/measure.js";
-import { useFrame, useSize, useTheme } from "../hooks.js";
-import { actions, handleOf, hideTip, same, scrollOf, scrollTo, viewOf } from "./matrix/hands.js";
+import { useFrame, useSharpness, useSize, useTheme } from "../hooks.js";
+import { actions, handleOf, hideTip, same, tellAgain, scrollOf, scrollTo, viewOf } from "./matrix/hands.js";
 import { layout } from "./matrix/layout.js";
 import { LABEL_FONT, paintCells, paintOutlines } from "./matrix/painting.js";
 
@@ -48,7 +48,7 @@ import { LABEL_FONT, paintCells, paintOutlines } from "./matrix/painting.js";
 
 const AGAIN = [
   "rows", "cols", "values", "colour", "text", "hatch", "grey", "faded", "rowLabels", "rowNotes", "colLabels", "rowBands",
-  "colBands", "rowRules", "colRules", "version", "theme", "paint",
+  "colBands", "rowRules", "colRules", "version", "theme", "sharpness", "paint",
 ];
 
 /** The widest label, with its small print. */
@@ -61,7 +61,7 @@ function labelWidths({ rowLabels, rowNotes, colLabels }) {
 /** @param {MatrixProps} given */
 export function Matrix(given) {
   const theme = useTheme();
-  const props = { ...given, theme };
+  const props = { ...given, theme, sharpness: useSharpness() };
   const box = useRef(null);
   const room = useSize(box).width;
   const labels = useLabels(props);
@@ -89,17 +89,21 @@ function Window(props) {
   const [cursor, setCursor] = useState(null);
   const [focused, setFocused] = useState(false);
   const latest = useRef(null);
-  latest.current = { props, place, cursor: focused ? cursor : null };
+  latest.current = { props, place, cursor: focused && cursor ? within(cursor, props) : null };
   const paint = useFrame(() => paintAll(refs, latest.current));
   useLayoutEffect(() => {
     paint();
   });
   useReveal(refs, props);
   useEffect(() => {
+    if (props.selected) setCursor(props.selected); // chosen here or in another view: the keys go on from there
+  }, [props.selected?.row, props.selected?.col]);
+  useEffect(() => () => refs.under && latest.current.props.onHover?.(null, null), []);
+  useEffect(() => {
     if (!props.handle) return;
     props.handle.current = handleOf(refs, latest);
   });
-  const at = cursor ?? props.selected ?? { row: 0, col: 0 };
+  const at = within(cursor ?? props.selected ?? { row: 0, col: 0 }, props);
   const on = actions(refs, latest, { cursor: at, setCursor });
   const focus = (is) => () => (setFocused(is), is || hideTip(refs));
   return html`<div
@@ -119,11 +123,14 @@ function Window(props) {
     </div>
     <div role="row" class="wb-unseen" aria-rowindex=${at.row + 1}>
       <div role="gridcell" id=${id} aria-colindex=${at.col + 1} aria-selected=${same(at, props.selected) ? "true" : "false"}>
-        ${props.describe(Math.min(at.row, props.rows - 1), Math.min(at.col, props.cols - 1))}
+        ${props.describe(at.row, at.col)}
       </div>
     </div>
   </div>`;
 }
+
+/** A cell of a grid that was larger a moment ago, in the one that there is now. */
+const within = ({ row, col }, { rows, cols }) => ({ row: Math.min(row, rows - 1), col: Math.min(col, cols - 1) });
 
 /** Paints the cells where something about them changed, and the outlines. */
 function paintAll(refs, { props, place, cursor }) {
@@ -135,6 +142,7 @@ function paintAll(refs, { props, place, cursor }) {
     refs.painted = now;
   }
   paintOutlines(refs.outlines, props, place, scroll, view, cursor);
+  tellAgain(refs, props);
 }
 
 /** Scrolls to what was selected, here or elsewhere. */

@@ -2,8 +2,9 @@
 import "./atlas.css";
 import { classes, html, useEffect, useRef, useState } from "../html.js";
 import { useData, useSize, useStream } from "../hooks.js";
-import { Ready } from "../parts/index.js";
+import { Failure, Ready } from "../parts/index.js";
 import { Contexts } from "./atlas/contexts.js";
+import { answers } from "./atlas/reduce.js";
 import { Closed, Neighbours, Picker, Said, Serves, Without, Writes } from "./atlas/panels.js";
 
 const VIEW = "atlas";
@@ -36,9 +37,8 @@ function Whole({ bench, data }) {
   const pick = (l, e) => (about.same_shape ? bench.select({ layer: l, expert: e }) : setOwn([l, e]));
   const said = contexts.data?.json;
   const shown = at.expert !== null && at.layer !== null ? at : said ? { layer: said.layer, expert: said.expert } : null;
-  // Numbers of another expert never stand beside this one's.
-  const same = effects.data && said && effects.data.json.layer === said.layer && effects.data.json.expert === said.expert;
-  const known = same ? effects.data : null;
+  // Numbers of another expert never stand beside this one's, nor those of another atlas, order or way to take it out.
+  const known = answers(effects, { folder, opened, order, once, policy }, said) ? effects.data : null;
   const load = (l, e) => arrays.load[l * about.n_experts + e];
   return html`<div ref=${box} class=${classes("wb-atlas-whole", width >= WIDE && "wb-wide")}>
     <${Said} bench=${bench} about=${about} />
@@ -48,6 +48,7 @@ function Whole({ bench, data }) {
       <${Ready} got=${spread} height=${200}>${(found) => html`<${Serves} bench=${bench} json=${found.json} groups=${about.groups} />`}</${Ready}>
     </div>
     <${Ready} got=${contexts} height=${300}>${(found) => html`<${Contexts} ...${{ bench, about, options }} contexts=${found} effects=${known} narrow=${width > 0 && width < WIDE} stale=${contexts.stale} />`}</${Ready}>
+    ${effects.error && html`<${Failure} error=${effects.error} again=${effects.again} />`}
     <div class="wb-atlas-bottom">
       <${Without} ...${{ bench, options, about, load }} json=${known?.json} />
       <${Writes} json=${known?.json} about=${about} />

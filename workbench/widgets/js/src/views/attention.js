@@ -10,7 +10,7 @@ import { AllHeads, LayerHeads } from "./attention/mosaic.js";
 import { KIND, farthest, filled, shares } from "./attention/numbers.js";
 import { changeScale, headScale } from "./attention/shades.js";
 import { Square } from "./attention/square.js";
-import { percent, short } from "../draw/scales.js";
+import { percent, portion, short } from "../draw/scales.js";
 
 const NAME = "attention";
 const NONE = []; // one list, so that nothing is painted again for it
@@ -81,7 +81,7 @@ function title({ json }, scores) {
   const kind = json.window ? `window ${json.window}` : "full attention";
   const parts = [`kv head ${json.kv_head}`, kind];
   if (json.block > 1) parts.push(`${json.n} tokens, each cell the ${json.change ? "strongest" : "largest"} of ${json.block} × ${json.block}`);
-  for (const [name, value] of scores) parts.push(`${name} ${value.toFixed(2)}`);
+  for (const [name, value] of scores) parts.push(`${name} ${portion(value, 2)}`);
   return parts;
 }
 

@@ -1,6 +1,6 @@
 /** What the interventions do: to the next token, to the routes, and to the text that follows. */
 import "./effect.css";
-import { QUIET_KEYS, classes, html, useEffect, useMemo, useState } from "../html.js";
+import { QUIET_KEYS, classes, html, useEffect, useState } from "../html.js";
 import { expertColour, percent, short } from "../draw/scales.js";
 import { useData, useOption, useStream, useTheme } from "../hooks.js";
 import { Bars, Button, Check, Distribution, JobBar, Panel, Ready, Select, SortableTable, TokenLabel, progressText } from "../parts/index.js";
@@ -89,15 +89,16 @@ function Completion({ bench, given }) {
   const [length, setLength] = useOption(bench, VIEW, "length", 24);
   const revision = bench.revision.value;
   const [streamed, setStreamed] = useState(null);
-  useStream(bench, VIEW, (key, json) => key === "completion" && setStreamed({ json, revision: bench.revision.value }));
+  useStream(bench, VIEW, (key, json) => key === "completion" && setStreamed(json));
   const start = () => bench.act(VIEW, { kind: "complete" }).catch(() => {});
   useEffect(() => {
     if (!live) return undefined;
     const timer = setTimeout(start, PAUSE);
     return () => clearTimeout(timer);
   }, [live, length, revision]);
-  // What was streamed for the interventions as they are now is newer than what came with the numbers.
-  const said = useMemo(() => (streamed && streamed.revision === revision ? streamed.json : given), [streamed, revision, given]);
+  // What was streamed for the interventions as they are now is newer than what came with the numbers. Of which run it
+  // is Python says: it may arrive after the next run did.
+  const said = streamed && streamed.revision === revision ? streamed : given;
   const job = bench.jobs.value.findLast((other) => other.view === VIEW);
   const busy = job?.state === "running" || job?.state === "queued";
   const cancel = () => bench.act("bench", { kind: "cancel", job: job.id }).catch(() => {});

@@ -4,7 +4,7 @@ import { html, useMemo, useState } from "../html.js";
 import { percent, sequential, short } from "../draw/scales.js";
 import { useData, useOption, useStream, useTheme } from "../hooks.js";
 import { Button, Distribution, Empty, JobBar, Legend, Panel, Ready, Slider, TextField, TokenLabel, TokenStrip } from "../parts/index.js";
-import { asWhole, describeNode, newSpecs, startsAfter } from "./generation/tree.js";
+import { asWhole, describeNode, forksOf, newSpecs, startsAfter } from "./generation/tree.js";
 
 const VIEW = "generation";
 const NOTHING = () => {};
@@ -60,13 +60,14 @@ function Head({ bench, json, row, index }) {
 function Row({ bench, json, row, index }) {
   const theme = useTheme();
   const nodes = row.map((id) => json.nodes[id]);
+  const tokens = useMemo(() => row.map((id) => json.nodes[id].token), [json]);
   const scale = useMemo(() => sequential(theme, 0, SURPRISED), [theme]);
   const chosen = row.indexOf(json.at);
-  const forks = useMemo(() => new Set(Object.values(json.nodes).map(({ parent }) => parent).filter((id, i, all) => all.indexOf(id) !== i)), [json.nodes]);
+  const forks = useMemo(() => forksOf(json.nodes), [json.nodes]);
   const mark = (i) => [nodes[i].specs !== undefined && json.specs[nodes[i].specs]?.length ? "wb-generation-edited" : "", forks.has(row[i]) ? "wb-generation-fork" : ""].join(" ").trim();
   return html`<div class=${`wb-generation-row${row.some((id) => json.path.includes(id)) ? " wb-generation-onpath" : ""}`} style=${{ marginLeft: index ? "16px" : "0" }}>
     <${Head} ...${{ bench, json, row, index }} />
-    <${TokenStrip} tokens=${nodes.map(({ token }) => token)} label=${`branch ${index + 1}`} selected=${chosen < 0 ? null : chosen} maxHeight=${130}
+    <${TokenStrip} tokens=${tokens} label=${`branch ${index + 1}`} selected=${chosen < 0 ? null : chosen} maxHeight=${130}
       fill=${(i) => (nodes[i].p === null ? null : scale.rgb(-Math.log(Math.max(nodes[i].p, 1e-30))))} describe=${(i) => describeNode(nodes[i], json.specs, percent, short)} mark=${mark}
       onSelect=${(i) => act(bench, { kind: "choose", node: row[i] })} />
   </div>`;

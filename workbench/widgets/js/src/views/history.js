@@ -1,6 +1,7 @@
 /** What was done, step by step: go back to any step, compare any two. */
 import "./history.css";
-import { html, QUIET_KEYS, useRef, useState } from "../html.js";
+import { html, QUIET_KEYS, useLayoutEffect, useRef, useState } from "../html.js";
+import { reveal } from "../draw/ranges.js";
 import { percent, short } from "../draw/scales.js";
 import { useData, useOption } from "../hooks.js";
 import { Button, Distribution, Empty, Panel, Ready, TokenLabel } from "../parts/index.js";
@@ -24,11 +25,11 @@ function onKeys(event, { bench, step, toggle, list }) {
 
 /** How far a step moved the predictions, as a bar on a scale that all steps share, and in numbers. */
 function Moved({ step, most }) {
-  if (step.kl === null) return html`<span class="wb-note">${step.n_edits ? "not run yet" : "unedited"}</span>`;
-  const width = most > 0 ? Math.max(1, (60 * step.kl) / most) : 0;
+  if (step.kl === null) return html`<span class="wb-history-moved"><span class="wb-note wb-history-none">${step.n_edits ? "not run" : "unedited"}</span></span>`;
+  const width = step.kl > 0 ? Math.max(1, (60 * step.kl) / most) : 0;
   return html`<span class="wb-history-moved" title="mean over positions of KL(unedited ‖ this), and tokens whose likeliest next token changed">
     <span class="wb-history-bar" style=${{ width: `${width}px` }}></span>
-    <span>${short(step.kl)} nats</span><span class="wb-note">${step.flipped} flipped</span>
+    <span class="wb-right">${short(step.kl)} nats</span><span class="wb-note wb-right">${step.flipped} flipped</span>
   </span>`;
 }
 
@@ -78,11 +79,21 @@ function Comparison({ bench, made }) {
   </${Panel}>`;
 }
 
+/** Scrolls a list as far as is needed to show one of its items, and nothing else on the page. */
+function inSight(list, button) {
+  const item = button?.closest("li");
+  if (!item) return;
+  const [inner, outer] = [item, list].map((element) => element.getBoundingClientRect());
+  const top = inner.top - outer.top - list.clientTop + list.scrollTop;
+  list.scrollTop = reveal(list.scrollTop, list.clientHeight, top, top + inner.height);
+}
+
 /** Fifty steps at once; what comes before and after them, and that the oldest have fallen off. */
 function Steps({ bench, data, compared, setCompared, setFirst }) {
   const list = useRef(null);
-  const { steps, at, first, last } = data.json;
-  const most = Math.max(...steps.map(({ kl }) => kl ?? 0));
+  const { steps, at, first, last, most } = data.json;
+  // Where one stands is in sight, when the view opens and after each step.
+  useLayoutEffect(() => inSight(list.current, list.current.querySelector("[aria-current]")), [at, steps[0].number]);
   const toggle = (id) => setCompared(chosen(compared, id));
   const [from, to] = [steps[0].number, steps.at(-1).number];
   const turn = (by) => html`<${Button} disabled=${by < 0 ? from <= first : to >= last} onClick=${() => setFirst(from + by * steps.length)}>${by < 0 ? "Earlier" : "Later"}</${Button}>`;

@@ -88,9 +88,20 @@ export function hideTip({ tip }) {
   if (tip) tip.hidden = true;
 }
 
+/** The words of the cell under the mouse as they are now: its number may be another one while the mouse rests. */
+export function tellAgain({ tip, told }, { rows, cols, describe }) {
+  if (!tip || tip.hidden || !told) return;
+  if (told.row >= rows || told.col >= cols) tip.hidden = true;
+  else {
+    const words = describe(told.row, told.col);
+    if (tip.textContent !== words) tip.textContent = words;
+  }
+}
+
 /** The words of a cell beside it, without rendering anything again. */
 function showTip(refs, { props, place }, cell) {
   const { tip } = refs;
+  refs.told = cell;
   if (!cell || props.tooltip === false) return hideTip(refs);
   const rect = rectOf(place, scrollOf(refs), cell.row, cell.col);
   const view = viewOf(refs);

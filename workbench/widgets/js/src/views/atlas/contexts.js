@@ -2,8 +2,8 @@
 import { QUIET_KEYS, classes, html, useEffect, useMemo, useSignal, useState } from "../../html.js";
 import { css, inkOn, sequential, short } from "../../draw/scales.js";
 import { useTheme } from "../../hooks.js";
-import { Button, Check, Empty, JobBar, Legend, Panel, Segmented, SortableTable, TokenStrip } from "../../parts/index.js";
-import { change, keyOf, nats, rowsOf, whole } from "./reduce.js";
+import { Button, Check, Empty, JobBar, Legend, Panel, Segmented, SortableTable, TokenLabel, TokenStrip } from "../../parts/index.js";
+import { change, keyOf, nats, rowsOf, weightOf, whole } from "./reduce.js";
 
 const VIEW = "atlas";
 const MORE = 20;
@@ -58,7 +58,7 @@ function Readout({ text }) {
 
 function columnsOf({ scale, narrow, known, expert, control, spoken }) {
   const made = [
-    { key: "weight", title: "weight", align: "right", width: "62px", cell: (row) => row.weight.toFixed(3) },
+    { key: "weight", title: "weight", align: "right", width: "62px", cell: (row) => weightOf(row.weight) },
     { key: "context", title: "context", width: "minmax(0, 1fr)", sortable: false, cell: (row) => html`<${Line} row=${row} scale=${scale} />` },
   ];
   if (!narrow && spoken) made.push({ key: "from", title: "from", width: "128px", cell: (row) => html`<bdi title=${`${row.from} · document ${row.document} (${row.id}), token ${row.position}`}>${row.from}</bdi>` });
@@ -78,8 +78,8 @@ function Line({ row, scale }) {
     const fill = scale.rgb(weight);
     const look = weight > 0 ? { background: css(fill), color: inkOn(fill) } : {};
     const Name = i === row.centre ? "mark" : "span";
-    return html`<${Name} key=${i} class=${classes("wb-atlas-token", i < row.seen && "wb-atlas-unread")} style=${look} data-weight=${`${weight.toFixed(3)} at ${text}`}
-      title=${`weight ${weight.toFixed(3)}`}><bdi>${text}</bdi></${Name}>`;
+    return html`<${Name} key=${i} class=${classes("wb-atlas-token", i < row.seen && "wb-atlas-unread")} style=${look} data-weight=${`${weightOf(weight)} at ${text}`}
+      title=${`weight ${weightOf(weight)}`}><bdi>${text}</bdi></${Name}>`;
   };
   const parts = row.tokens.map(token);
   return html`<span class="wb-atlas-line"><span class="wb-atlas-left">${parts.slice(0, row.centre)}</span><span class="wb-atlas-right">${parts.slice(row.centre)}</span></span>`;
@@ -93,7 +93,7 @@ function Chosen({ bench, contexts, about, scale, row, control }) {
   useEffect(() => setAt(chosen.centre), [chosen.document, chosen.position]);
   const describe = (i) => {
     const unread = i < chosen.seen ? "\nin the window before: the model had not read it" : "";
-    return `${chosen.tokens[i]}\nweight of L${layer}E${expert} ${weights[i].toFixed(3)}\ntoken ${chosen.position - chosen.centre + i} of the document${i === chosen.centre ? "\nwhere it was found" : ""}${unread}`;
+    return `${chosen.tokens[i]}\nweight of L${layer}E${expert} ${weightOf(weights[i])}\ntoken ${chosen.position - chosen.centre + i} of the document${i === chosen.centre ? "\nwhere it was found" : ""}${unread}`;
   };
   const fill = (i) => (weights[i] > 0 ? scale.rgb(weights[i]) : null);
   const mark = (i) => (i === chosen.centre ? "wb-atlas-centre" : i < chosen.seen ? "wb-atlas-unread" : "");
@@ -104,7 +104,7 @@ function Chosen({ bench, contexts, about, scale, row, control }) {
       <span class="wb-tools">${!bench.state.value.single && html`<${Button} onClick=${open} title="the text up to here, from the start of its window, in the place of the prompt">Open as prompt</${Button}>`}
         <${Button} kind="quiet" onClick=${() => bench.option(VIEW, { context: null })}>Close</${Button}></span></div>
     <${TokenStrip} tokens=${chosen.tokens} label="the chosen context, token by token" fill=${fill} describe=${describe} mark=${mark} selected=${at} onSelect=${setAt} />
-    <p class="wb-note" role="status"><span><bdi>${chosen.tokens[at]}</bdi>: weight ${weights[at]?.toFixed(3)}</span>${row && Number.isFinite(row.kl)
+    <p class="wb-note" role="status"><span><${TokenLabel} text=${chosen.tokens[at]} /> weight ${weightOf(weights[at])}</span>${row && Number.isFinite(row.kl)
       ? html`<span>without L${layer}E${expert}: KL ${nats(row.kl)}, next token's loss ${change(row.loss) || "unknown (the text ends)"} nats</span>${control !== null && html`<span>without E${control}: KL ${nats(row.klControl)}, loss ${change(row.lossControl) || "–"}</span>`}` : null}</p>
   </section>`;
 } // prettier-ignore

@@ -3,7 +3,7 @@ import { QUIET_KEYS, html, useCallback, useMemo, useState } from "../../html.js"
 import { percent, sequential, short } from "../../draw/scales.js";
 import { useTheme } from "../../hooks.js";
 import { Button, Empty, Legend, Matrix, Panel, Segmented, Select, TextField, TokenLabel } from "../../parts/index.js";
-import { barOf, expertWords, liftWords, meanWords, nats, change, ofTokens, reach, tenths, ticksOf, whole } from "./reduce.js";
+import { barOf, expertWords, liftOf, liftWords, loadOf, meanWords, nats, change, ofTokens, reach, tenths, ticksOf, whole } from "./reduce.js";
 
 const VIEW = "atlas";
 const POLICIES = [["reroute", "its tokens are routed anew"], ["zero", "it writes nothing"]];
@@ -52,15 +52,15 @@ export function Picker({ bench, data, shown, onPick }) {
   const rows = useMemo(() => names(layers), [layers]);
   const cols = useMemo(() => names(experts), [experts]);
   const describe = useCallback((r, c) => expertWords(r, c, arrays, experts, json.even), [arrays, experts, json.even]);
-  const text = useCallback((r, c) => `${Math.round(100 * arrays.load[r * experts + c])}`, [arrays, experts]);
+  const text = useCallback((r, c) => loadOf(arrays.load[r * experts + c]), [arrays, experts]);
   const hover = bench.hover.value;
   const over = hover && hover.expert !== undefined && hover.expert !== null && hover.layer < layers && hover.expert < experts ? { row: hover.layer, col: hover.expert } : null;
   const at = shown ? shown.layer * experts + shown.expert : null;
   return html`<${Panel} title="Experts" note="layer ↓, expert →; in the cells % of tokens">
-    <${Legend} scale=${colour} title="load, share of tokens" format=${percent} />
+    <div class="wb-bar-line"><${Legend} scale=${colour} title="load, share of tokens" format=${percent} /></div>
     <${Matrix} rows=${layers} cols=${experts} values=${arrays.load} colour=${colour} text=${text} describe=${describe} rowLabels=${rows} colLabels=${cols}
       label="experts of each layer, by load" cell=${{ height: layers > 12 ? 13 : 22 }} selected=${shown ? { row: shown.layer, col: shown.expert } : null} hovered=${over}
-      onHover=${(r, c) => (bench.hover.value = r === null ? null : { layer: r, expert: c })} onSelect=${onPick} />
+      onHover=${(r, c) => json.same_shape && (bench.hover.value = r === null ? null : { layer: r, expert: c })} onSelect=${onPick} />
     ${at !== null && html`<p class="wb-note wb-atlas-facts"><span class="wb-strong">L${shown.layer}E${shown.expert}</span><span>${whole(arrays.count[at])} tokens</span><span>load ${percent(arrays.load[at])} (even: ${percent(json.even)})</span>${
       Number.isFinite(arrays.mean_weight[at]) && html`<span>mean weight ${short(arrays.mean_weight[at])}</span>`}</p>`}
   </${Panel}>`;
@@ -89,7 +89,7 @@ function Lift({ group, far }) {
     <td class="wb-atlas-track" aria-hidden="true"><span class="wb-atlas-one" style=${{ left: share(one) }}></span>
       <span class=${group.lift >= 1 ? "wb-atlas-bar" : "wb-atlas-bar wb-atlas-less"} style=${{ left: share(from), width: share(to - from) }}></span>
       ${low !== null && html`<span class="wb-atlas-whisker" style=${{ left: share(low), width: share(high - low) }}></span>`}</td>
-    <td class="wb-right">${group.lift === null ? "–" : group.lift.toFixed(2)}<span class="wb-unseen">, ${liftWords(group)}</span></td>
+    <td class="wb-right">${liftOf(group.lift)}<span class="wb-unseen">, ${liftWords(group)}</span></td>
     <td class="wb-right wb-soft">${ofTokens(group.count, group.tokens)}</td>
   </tr>`;
 } // prettier-ignore
@@ -100,7 +100,7 @@ export function Neighbours({ json, onPick }) {
   return html`<${Panel} title="Neighbours" note="experts of its tokens' other slots">
     <table class="wb-atlas-lifts"><thead><tr><th scope="col">expert</th><th scope="col" class="wb-right">lift</th><th scope="col" class="wb-right">of its tokens</th><th scope="col" class="wb-right">tokens</th></tr></thead>
       <tbody>${json.neighbours.map((other) => html`<tr key=${other.expert}><td><${Button} kind="quiet" label=${`E${other.expert}: choose this expert of layer ${json.layer}`} onClick=${() => onPick(json.layer, other.expert)}>E${other.expert}</${Button}></td>
-        <td class="wb-right">${other.lift.toFixed(2)}</td><td class="wb-right">${tenths(other.share)}</td><td class="wb-right wb-soft">${whole(other.count)}</td></tr>`)}</tbody></table>
+        <td class="wb-right">${liftOf(other.lift)}</td><td class="wb-right">${tenths(other.share)}</td><td class="wb-right wb-soft">${whole(other.count)}</td></tr>`)}</tbody></table>
   </${Panel}>`;
 } // prettier-ignore
 
@@ -110,7 +110,7 @@ export function Without({ bench, json, options, about, load }) {
   if (about.blocked) return html`<${Panel} title="What is lost without it"><${Empty}>It cannot be run here: ${about.blocked}.</${Empty}></${Panel}>`;
   if (!json?.means) return html`<${Panel} title="What is lost without it" tools=${tools}><${Empty}>Run the contexts to see how far the next token moves when the expert is taken out, beside another expert of like load.</${Empty}></${Panel}>`;
   const { means, layer, expert, control, served, known } = json;
-  const far = Math.max(...means.kl.flatMap(({ mean, high }) => [mean, high ?? 0]), 1e-6);
+  const far = 1.04 * Math.max(...means.kl.flatMap(({ mean, high }) => [mean, high ?? 0]), 1e-6); // air beside the numbers
   const row = (i, name, role) => html`<tr key=${i}><th scope="row">${name} <span class="wb-soft">${role}</span></th>
     <td class="wb-atlas-track" aria-hidden="true"><span class=${i ? "wb-atlas-bar wb-atlas-less" : "wb-atlas-bar"} style=${{ left: 0, width: share(means.kl[i].mean / far) }}></span>
       ${means.kl[i].low !== null && html`<span class="wb-atlas-whisker" style=${{ left: share(means.kl[i].low / far), width: share((means.kl[i].high - means.kl[i].low) / far) }}></span>`}</td>

@@ -1,5 +1,5 @@
 /** Numbers and words of the atlas, apart from the page. */
-import { percent, short } from "../../draw/scales.js";
+import { percent, portion, short } from "../../draw/scales.js";
 
 const WHOLE = new Intl.NumberFormat("en-US");
 const LEAST = 1 / 64; // a lift of 0 has no logarithm
@@ -49,8 +49,22 @@ export function ticksOf({ down, up }) {
     .filter(({ at }) => at > 0.04 && at < 0.96);
 }
 
-/** A share with one decimal, so that columns of them stand straight: "17.0%". */
-export const tenths = (share) => (there(share) ? `${(100 * share).toFixed(1)}%` : "–");
+/** A share with one decimal, so that columns of them stand straight: "17.0%"; what is not none or all never reads so. */
+export function tenths(share) {
+  if (!there(share)) return "–";
+  const text = (100 * share).toFixed(1);
+  if (share > 0 && text === "0.0") return "<0.1%";
+  return share < 1 && text === "100.0" ? ">99.9%" : `${text}%`;
+}
+
+/** A lift in a column: "2.17"; "<0.01" where it is not 0. */
+export const liftOf = (lift) => (there(lift) ? (lift > 0 && lift < 0.005 ? "<0.01" : lift.toFixed(2)) : "–");
+
+/** Whether an answer of `useData` is of these choices, and of the layer and expert that `said` shows. */
+export function answers({ data, asked }, choices, said) {
+  if (!data || !asked || !said || data.json.layer !== said.layer || data.json.expert !== said.expert) return false;
+  return Object.entries(choices).every(([name, value]) => asked[name] === value);
+}
 
 /** A lift in words: "2.2 (2.1 to 2.3)". */
 export function liftWords({ lift, lift_low, lift_high, documents }) {
@@ -90,16 +104,32 @@ export function rowsOf(contexts, effects) {
 
 export const keyOf = ({ document, position }) => `${document}:${position}`;
 
-/** A number of nats as written in a cell: nothing where it was not run. */
-export const nats = (value) => (there(value) ? (Math.abs(value) < 5e-4 ? "0.000" : value.toFixed(Math.abs(value) < 10 ? 3 : 1)) : "");
+const seen = (value) => Math.abs(value) >= 5e-4; // in three figures after the point
 
-/** "+0.31" of a change. */
-export const change = (value) => (there(value) ? `${value > 0 && nats(value) !== "0.000" ? "+" : ""}${nats(value).replace("-", "−")}` : "");
+/** A number of nats as written in a cell: nothing where it was not run, "0" of what is exactly that. */
+export function nats(value) {
+  if (!there(value)) return "";
+  if (!seen(value)) return value === 0 ? "0" : "<0.001";
+  return value.toFixed(Math.abs(value) < 9.9995 ? 3 : 1).replace("-", "−");
+}
+
+/** "+0.31" of a change; 0.000 has no sign. */
+export function change(value) {
+  if (!there(value) || value === 0) return nats(value);
+  return seen(value) ? `${value > 0 ? "+" : ""}${nats(value)}` : "0.000";
+}
+
+/** A weight of the router as written in a column. */
+export const weightOf = (value) => portion(value);
+
+/** What is written in a cell of the picker: whole percents of the tokens, and never 0 of an expert that has some. */
+export const loadOf = (load) => (load > 0 && load < 0.005 ? "<1" : `${Math.round(100 * load)}`);
 
 /** "2.99 (2.00 to 4.54)". */
 export function meanWords({ mean, low, high }, write = nats) {
   if (!there(mean)) return "–";
-  return there(low) ? `${write(mean)} (${write(low)} to ${write(high)})` : write(mean);
+  const all = [mean, low, high].map(write);
+  return there(low) && new Set(all).size > 1 ? `${all[0]} (${all[1]} to ${all[2]})` : all[0];
 }
 
 /** What one cell of the expert picker says. */

@@ -17,7 +17,9 @@ function useLine(bench, { about, values, sink, position, direction, change }) {
     const line = lineOf(values, n, position, direction);
     return { position, values: line, top: largest(line), sink: direction === "out" ? sink[position] : null };
   }, [whole, values, position, direction]);
-  const asked = got.data ? { ...got.data.json, values: got.data.arrays.values } : null;
+  // Meanwhile the line of the token before stands there, under its own name; never another head's.
+  const same = got.asked && ["layer", "head", "direction", "change"].every((name) => got.asked[name] === ask?.[name]);
+  const asked = got.data && same ? { ...got.data.json, values: got.data.arrays.values } : null;
   return { line: mine ?? asked, error: got.error, again: got.again };
 }
 
@@ -42,8 +44,9 @@ function Strongest({ line, tokens, colour, direction, amount, choose }) {
  *   direction: string, setDirection(value: string): void, position: number, change: boolean, chooseEdge(query: number, key: number): void }} props
  */
 export function Line(props) {
-  const { bench, tokens, colour, direction, setDirection, position, change, chooseEdge, about } = props;
+  const { bench, tokens, colour, direction, setDirection, change, chooseEdge, about } = props;
   const { line, error, again } = useLine(bench, props);
+  const position = line?.position ?? props.position;
   const amount = change ? signed : percent;
   const small = useMemo(() => markers(tokens), [tokens]);
   const fill = useMemo(() => {
@@ -52,9 +55,9 @@ export function Line(props) {
   }, [line, colour]);
   const describe = useMemo(() => {
     const what = change ? "change of attention" : "attention";
-    const side = direction === "out" ? `from ${line?.position ?? position}` : `to ${line?.position ?? position}`;
-    return (i) => `${tokens[i]}\nposition ${i}\n${what} ${side}: ${amount(line?.values[i] ?? 0)}`;
-  }, [line, tokens, direction, change]);
+    const side = direction === "out" ? `from ${position}` : `to ${position}`;
+    return (i) => `${tokens[i]}\nposition ${i}${line ? `\n${what} ${side}: ${amount(line.values[i])}` : ""}`;
+  }, [line, tokens, direction, change, position]);
   const chosen = bench.selection.value.position;
   const words = direction === "out" ? "looks at" : "is looked at by";
   return html`<div class="wb-attention-line">

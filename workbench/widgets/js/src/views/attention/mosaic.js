@@ -1,7 +1,7 @@
 /** All heads as thumbnails: those of one layer in a row for each key-value head, or those of every layer. */
 import { html, useMemo, useRef } from "../../html.js";
 import { MONO, fit, offscreen } from "../../draw/paint.js";
-import { LINE, PAPER, INK, SOFT, rgb, short } from "../../draw/scales.js";
+import { LINE, PAPER, INK, SOFT, portion, rgb } from "../../draw/scales.js";
 import { useSize, useTheme } from "../../hooks.js";
 import { Matrix } from "../../parts/index.js";
 import { KIND, best, tight } from "./numbers.js";
@@ -22,7 +22,7 @@ function useSheet(thumbs, given) {
 /** What a head is and does, in words. */
 export function headWords({ layer, head, kvHead, scores, kinds, nHeads, touched }) {
   const said = kinds.map((kind, k) => [KIND[kind][1], scores[k * nHeads + head]]).filter(([, value]) => Number.isFinite(value));
-  const does = said.map(([name, value]) => `${name} ${short(value, 2)}`).join(", ");
+  const does = said.map(([name, value]) => `${name} ${portion(value, 2)}`).join(", ");
   return `layer ${layer}, head ${head}, key-value head ${kvHead}\nmean attention: ${does || "no query"}${touched ? `\n${touched}` : ""}`;
 }
 

@@ -2,7 +2,7 @@
 import { QUIET_KEYS, html, useId, useLayoutEffect, useMemo, useRef, useState } from "../../html.js";
 import { widest } from "../../draw/measure.js";
 import { short } from "../../draw/scales.js";
-import { useFrame, useSize, useTheme } from "../../hooks.js";
+import { useFrame, useSharpness, useSize, useTheme } from "../../hooks.js";
 import { SINK, blocksOf, cellAt, layout, moved, positionsOf, rectOf, unseen } from "./geometry.js";
 import { isDelete } from "./mosaic.js";
 import { LABEL_FONT, image, paintMarks, paintSquare } from "./painting.js";
@@ -73,12 +73,14 @@ function Canvas(props) {
     const { props: now } = latest.current;
     paintSquare(refs.cells, { ...now, rowLabels: now.names, colLabels: now.names });
   });
-  useLayoutEffect(cells, [place, pictures, hidden, names, theme, about]);
+  const sharpness = useSharpness();
+  useLayoutEffect(cells, [place, pictures, hidden, names, theme, about, sharpness]);
   const marks = useFrame(() => {
     if (refs.marks) paintMarks(refs.marks, { ...latest.current.props, cursor: refs.focused ? latest.current.at : null });
   });
   refs.focused = focused && cursor !== null;
-  useLayoutEffect(marks, [place, theme, selected?.row, selected?.col, row, hovered?.row, hovered?.col, cut, at.row, at.col, refs.focused]);
+  useLayoutEffect(marks, [place, theme, selected?.row, selected?.col, row, hovered?.row, hovered?.col, cut, at.row, at.col, refs.focused, sharpness]);
+  useLayoutEffect(() => tellAgain(refs, props)); // its number may be another one while the mouse rests
   const on = actions(refs, latest, setCursor);
   const focus = (is) => () => (setFocused(is), is || hideTip(refs));
   return html`<div class="wb-attention-window" role="grid" tabindex="0" aria-label=${label} aria-rowcount=${blocks}
@@ -146,9 +148,17 @@ function hideTip({ tip }) {
   if (tip) tip.hidden = true;
 }
 
+function tellAgain({ tip, told }, props) {
+  if (!tip || tip.hidden || !told) return;
+  const there = told.row < props.blocks && told.col < props.blocks;
+  if (there) tip.textContent = cellWords(props, told);
+  else tip.hidden = true;
+}
+
 /** The words of a cell beside it, inside the square. */
 function showTip(refs, props, cell) {
   const { tip } = refs;
+  refs.told = cell;
   if (!cell) return hideTip(refs);
   tip.textContent = cellWords(props, cell);
   tip.hidden = false;

@@ -13,6 +13,13 @@ export function startsAfter({ nodes }, row) {
   return parent === 0 ? null : nodes[parent];
 }
 
+/** The nodes that more than one token follows. */
+export function forksOf(nodes) {
+  const [seen, forks] = [new Set(), new Set()];
+  for (const { parent } of Object.values(nodes)) (seen.has(parent) ? forks : seen).add(parent);
+  return forks;
+}
+
 /** The interventions of a row, each set once, in the order in which they come. */
 export function newSpecs({ nodes, specs }, row) {
   const seen = [...new Set(row.map((id) => nodes[id].specs))];

@@ -1,7 +1,7 @@
 /** The picture: two canvases over one another, a window that scrolls, the mouse and the keys. */
 import { QUIET_KEYS, classes, html, useEffect, useId, useLayoutEffect, useMemo, useRef, useState } from "../../html.js";
 import { reveal } from "../../draw/ranges.js";
-import { useFrame, useSize, useTheme } from "../../hooks.js";
+import { useFrame, useSharpness, useSize, useTheme } from "../../hooks.js";
 import { LEFT, edgeAt, layout, nodeAt, walk } from "./layout.js";
 import { around, chosenNodes, describeEdge, describeNode, rowOf } from "./model.js";
 import { paintBase, paintOver } from "./paint.js";
@@ -32,12 +32,16 @@ function Window(props) {
   const scene = useMemo(() => ({ graph, place, shown, theme, edits }), [graph, graph.found, place, shown, theme, edits]);
   const latest = useRef(null);
   const at = cursor !== null && shown.nodes[cursor] ? cursor : (pinned.node ?? graph.logits);
-  latest.current = { ...props, scene, at, cursor: focused ? at : null, selection: bench.selection.value, hover: bench.hover.value };
+  latest.current = { ...props, scene, sharpness: useSharpness(), at, cursor: focused ? at : null, selection: bench.selection.value, hover: bench.hover.value };
   const paint = useFrame(() => paintAll(refs, latest.current));
   useLayoutEffect(() => {
     paint();
   });
-  useLayoutEffect(() => show(refs, place, graph.logits), [graph]); // the target first: it stands at the right end
+  useLayoutEffect(() => {
+    hide(refs); // its words, and the node under the mouse, are of another graph
+    refs.under = null;
+    show(refs, place, graph.logits); // the target first: it stands at the right end
+  }, [graph]);
   useEffect(() => {
     if (pinned.node !== null) show(refs, place, pinned.node);
   }, [pinned.node, place]);
@@ -77,7 +81,7 @@ function paintAll(refs, now) {
   const { scroller, base, over } = refs;
   if (!scroller || !base) return;
   const view = { width: scroller.clientWidth, height: scroller.clientHeight, left: scroller.scrollLeft, top: scroller.scrollTop };
-  const key = [now.scene, now.graph.found, view.width, view.height, view.left, view.top];
+  const key = [now.scene, now.sharpness, now.graph.found, view.width, view.height, view.left, view.top];
   const start = performance.now();
   if (key.some((part, i) => !Object.is(part, refs.painted[i]))) {
     paintBase(base, view, now.scene);

@@ -1,7 +1,7 @@
 /** What is traced, and how far it can be believed. */
 import { html, useLayoutEffect, useRef, useState } from "../../html.js";
 import { percent, short } from "../../draw/scales.js";
-import { useTheme } from "../../hooks.js";
+import { useSharpness, useTheme } from "../../hooks.js";
 import { Button, JobBar, Select, TextField, TokenLabel } from "../../parts/index.js";
 import { EMBED, ERROR, EXPERT, HEAD, signed } from "./model.js";
 import { ADDS, TAKES, sample } from "./paint.js";
@@ -95,6 +95,6 @@ export function Signs() {
 function Shape({ kind, takes }) {
   const theme = useTheme();
   const canvas = useRef(null);
-  useLayoutEffect(() => sample(canvas.current, kind, theme, !takes), [kind, theme, takes]);
+  useLayoutEffect(() => sample(canvas.current, kind, theme, !takes), [kind, theme, takes, useSharpness()]);
   return html`<canvas ref=${canvas} aria-hidden="true"></canvas>`;
 }

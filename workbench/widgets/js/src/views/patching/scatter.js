@@ -1,8 +1,8 @@
 /** Estimates against exact values: a small square of points. */
 import { html, useLayoutEffect, useMemo, useRef } from "../../html.js";
 import { prepare } from "../../draw/paint.js";
-import { CHOSEN, LINE, SOFT, expertColour } from "../../draw/scales.js";
-import { useTheme } from "../../hooks.js";
+import { CHOSEN, LINE, SOFT, expertColour, portion } from "../../draw/scales.js";
+import { useSharpness, useTheme } from "../../hooks.js";
 import { points, share } from "./grid.js";
 
 const SIZE = 176;
@@ -17,8 +17,8 @@ export function Scatter({ exact, estimate, r, n, left, chosen, version, why }) {
   const theme = useTheme();
   const canvas = useRef(null);
   const found = useMemo(() => points({ exact, estimate }), [estimate === null, seen(n, left), version]);
-  useLayoutEffect(() => paint(canvas.current, found, theme, chosen), [found, theme, chosen]);
-  const said = r === null ? "no correlation yet" : `r = ${r.toFixed(2)}`;
+  useLayoutEffect(() => paint(canvas.current, found, theme, chosen), [found, theme, chosen, useSharpness()]);
+  const said = r === null ? "no correlation yet" : `r = ${portion(r, 2)}`;
   return html`<div class="wb-patching-scatter">
     ${found.count > 0 && html`<canvas ref=${canvas} role="img" aria-label=${`exact share against estimate, ${found.count} cells, ${said}`}></canvas>`}
     ${found.count === 0 ? html`<p class="wb-note">Points come as estimated cells are run.</p>` : html`<p class="wb-note"><span class="wb-strong">${said}</span>${n > 0 && html`<span>${n} cells</span>`}<span>up: exact, across: estimate, both to ±${share(found.limit)}; line: equal</span></p>`}

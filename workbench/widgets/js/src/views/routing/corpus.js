@@ -1,6 +1,6 @@
 /** A corpus: which domains each expert serves, and the contexts in which one fires hardest. */
 import { html, useMemo, useRef, useState } from "../../html.js";
-import { percent } from "../../draw/scales.js";
+import { percent, portion } from "../../draw/scales.js";
 import { useData, useStream } from "../../hooks.js";
 import { Button, Empty, JobBar, Panel, Ready } from "../../parts/index.js";
 import { Shares } from "./panels.js";
@@ -56,7 +56,7 @@ function Domains({ bench, data, layer, domains }) {
   const rows = useMemo(() => domains, [domains.join("\n")]);
   const describe = (r, c) => `${rows[r]} (${tokens[r]} tokens): ${Number.isNaN(load[r * experts + c]) ? "none yet" : `${percent(load[r * experts + c])} go to expert ${c}`}`;
   return html`<div><p class="wb-note">% of the domain's tokens that go to each expert, layer ${layer}</p>
-    <${Shares} ...${{ bench, rows, describe, values: load }} label=${`load by domain in layer ${layer}`} title="share of its tokens" height=${330}
+    <${Shares} ...${{ bench, rows, describe, values: load }} layerOf=${() => layer} label=${`load by domain in layer ${layer}`} title="share of its tokens" height=${330}
       onSelect=${(r, c) => bench.select({ layer, expert: c })} /></div>`;
 }
 
@@ -64,7 +64,7 @@ function Domains({ bench, data, layer, domains }) {
 function Contexts({ contexts }) {
   return html`<ol class="wb-routing-contexts" aria-label="contexts in which it fires hardest">${contexts.map(
     (each, i) => html`<li key=${i} title=${`text ${each.text}, position ${each.position}`}>
-      <span class="wb-number">${each.weight.toFixed(3)}</span><span class="wb-routing-domain"><bdi>${each.domain}</bdi></span>
+      <span class="wb-number">${portion(each.weight)}</span><span class="wb-routing-domain"><bdi>${each.domain}</bdi></span>
       <span class="wb-routing-snippet"><span class="wb-routing-left"><bdi>${each.tokens.slice(0, each.at).join("")}</bdi></span><mark><bdi>${each.tokens[each.at]}</bdi></mark><span class="wb-routing-right"><bdi>${each.tokens.slice(each.at + 1).join("")}</bdi></span></span>
     </li>`,
   )}</ol>`;

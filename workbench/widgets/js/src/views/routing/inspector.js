@@ -1,6 +1,6 @@
 /** One expert: what is done to it, and what that changes. */
 import { QUIET_KEYS, html, useEffect, useRef, useState } from "../../html.js";
-import { expertColour, percent, short } from "../../draw/scales.js";
+import { expertColour, percent, portion, short } from "../../draw/scales.js";
 import { useTheme } from "../../hooks.js";
 import { Bars, Button, Empty, Panel, Segmented, Select, Slider, TokenLabel } from "../../parts/index.js";
 import { editWords, editsOf, first, hardest, slotOf } from "./reduce.js";
@@ -55,15 +55,15 @@ const sameWhere = (edit, where, position) =>
 /** Where the expert stands at the token, and in this text. */
 function Standing({ bench, data, routes, layer, expert, position }) {
   const { count, rows } = hardest(routes, layer, expert, 6);
-  const { tokens, start } = data.json;
+  const { tokens, start, n_pos: n } = data.json;
   const row = position === null ? -1 : position - start;
   const slot = row >= 0 && row < routes.rows ? slotOf(routes, row, layer, expert) : -1;
-  const here = slot < 0 ? "not chosen" : `slot ${slot + 1}, weight ${routes.weight[first(routes, row, layer) + slot].toFixed(3)}`;
+  const here = slot < 0 ? "not chosen" : `slot ${slot + 1}, weight ${portion(routes.weight[first(routes, row, layer) + slot])}`;
   return html`${row >= 0 && row < routes.rows && html`<p class="wb-routing-here"><${TokenLabel} text=${tokens[row]} limit=${16} /> <span class="wb-soft">${position}</span>: ${here}</p>`}
-    <p class="wb-note">Serves ${count} of ${routes.rows} tokens (${percent(count / routes.rows)})${count ? "; with most weight:" : "."}</p>
+    <p class="wb-note">Serves ${count} of ${routes.rows < n ? `the ${routes.rows} tokens on this page` : `${n} tokens`} (${percent(count / routes.rows)})${count ? "; with most weight:" : "."}</p>
     <div class="wb-routing-tokens">${rows.map(({ row, weight }) => html`<button type="button" key=${row} class="wb-link"
-      title=${`${tokens[row]}, position ${start + row}, weight ${weight.toFixed(3)}`} onClick=${() => bench.select({ position: start + row })} ...${QUIET_KEYS}><${TokenLabel} text=${tokens[row]} limit=${14} />
-      <span class="wb-soft">${weight.toFixed(2)}</span></button>`)}</div>`;
+      title=${`${tokens[row]}, position ${start + row}, weight ${portion(weight)}`} onClick=${() => bench.select({ position: start + row })} ...${QUIET_KEYS}><${TokenLabel} text=${tokens[row]} limit=${14} />
+      <span class="wb-soft">${portion(weight, 2)}</span></button>`)}</div>`;
 }
 
 /** The slider: what it would do is shown while it is dragged; it is put on when it is let go. */

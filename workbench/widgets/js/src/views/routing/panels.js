@@ -7,8 +7,8 @@ import { largest } from "./reduce.js";
 
 const names = (count, letter = "") => Array.from({ length: count }, (_, i) => `${letter}${i}`);
 
-/** A table of shares, coloured from paper to blue: clicking a cell chooses its expert. */
-export function Shares({ bench, values, rows, label, describe, onSelect, title, selectedRow = null, height = 300 }) {
+/** A table of shares, coloured from paper to blue: clicking a cell chooses its expert. layerOf: the layer of a row. */
+export function Shares({ bench, values, rows, label, describe, onSelect, title, layerOf, selectedRow = null, height = 300 }) {
   const theme = useTheme();
   const { expert } = bench.selection.value;
   const experts = values.length / Math.max(1, rows.length);
@@ -18,7 +18,7 @@ export function Shares({ bench, values, rows, label, describe, onSelect, title, 
   return html`<div>
     <${Matrix} rows=${rows.length} cols=${experts} values=${values} colour=${scale} rowLabels=${rows} colLabels=${columns} text=${text}
       describe=${describe} label=${label} cell=${{ height: rows.length > 14 ? "fit" : 18, width: "fit" }} minCell=${7} maxCell=${34} maxHeight=${height}
-      selectedCol=${expert} selectedRow=${selectedRow} onSelect=${onSelect} onHover=${(r, c) => (bench.hover.value = c === null ? null : { expert: c, layer: bench.selection.value.layer })} />
+      selectedCol=${expert} selectedRow=${selectedRow} onSelect=${onSelect} onHover=${(r, c) => (bench.hover.value = c === null ? null : { expert: c, layer: layerOf(r) })} />
     <${Legend} scale=${scale} title=${title} format=${percent} width=${90} />
   </div>`;
 }
@@ -61,7 +61,7 @@ function Layers({ bench, layer, data }) {
   const describe = (r, c) => `layer ${r}, expert ${c}: ${percent(load[r * experts + c])} of the tokens, ${percent(share[r * experts + c])} of the weight`;
   const rows = useMemo(() => names(layers, "L"), [layers]);
   return html`<${Panel} title="Load of every layer" note="% of this text's tokens">
-    <${Shares} ...${{ bench, rows, describe, values: load }} label="load of every layer and expert" title="share of tokens" selectedRow=${layer}
+    <${Shares} ...${{ bench, rows, describe, values: load }} label="load of every layer and expert" title="share of tokens" selectedRow=${layer} layerOf=${(r) => r}
       onSelect=${(r, c) => bench.select({ layer: r, expert: c })} />
   </${Panel}>`;
 }
@@ -85,7 +85,7 @@ function Together({ bench, layer, data }) {
   const describe = (r, c) => (r === c ? `expert ${r} itself` : `of the tokens of expert ${r}, ${percent(share[r * experts + c])} also go to expert ${c}`);
   const rows = useMemo(() => names(experts, "E"), [experts]);
   return html`<${Panel} title="Together" note=${`% of the row's tokens that also go to the column's expert, layer ${layer}`}>
-    <${Shares} ...${{ bench, rows, describe, values: share }} label=${`co-activation in layer ${layer}`} title="share of its tokens"
+    <${Shares} ...${{ bench, rows, describe, values: share }} layerOf=${() => layer} label=${`co-activation in layer ${layer}`} title="share of its tokens"
       onSelect=${(r, c) => bench.select({ layer, expert: c })} />
   </${Panel}>`;
 }
@@ -98,7 +98,7 @@ function Speakers({ bench, layer, data }) {
   const rows = useMemo(() => speakers.map((name) => name.replaceAll("/", " · ")), [speakers]);
   const describe = (r, c) => `${rows[r]} (${tokens[r]} tokens): ${percent(load[r * experts + c])} go to expert ${c}`;
   return html`<${Panel} title="By role and channel" note=${`% of the speaker's tokens in this text, layer ${layer}`}>
-    <${Shares} ...${{ bench, rows, describe, values: load }} label=${`load by role and channel in layer ${layer}`} title="share of its tokens"
+    <${Shares} ...${{ bench, rows, describe, values: load }} layerOf=${() => layer} label=${`load by role and channel in layer ${layer}`} title="share of its tokens"
       onSelect=${(r, c) => bench.select({ layer, expert: c })} />
   </${Panel}>`;
 }

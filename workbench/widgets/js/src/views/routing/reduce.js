@@ -1,4 +1,5 @@
 /** What the routing view works out of the routes: pure numbers, no page. See tests/widgets/js/routing.test.mjs. */
+import { portion } from "../../draw/scales.js";
 
 const LEAST = 3; // pixels of a slot, so that also one without weight can be seen and clicked
 
@@ -95,7 +96,7 @@ export function hardest(routes, layer, expert, most = 8) {
 /** The words of a cell: its experts with their weights, and what they were. */
 export function cellWords(routes, row, layer, slot = null) {
   const from = first(routes, row, layer);
-  const one = (i) => `${i === slot ? "▸" : ""}E${routes.chosen[from + i]} ${routes.weight[from + i].toFixed(3)}`;
+  const one = (i) => `${i === slot ? "▸" : ""}E${routes.chosen[from + i]} ${portion(routes.weight[from + i])}`;
   const parts = [Array.from({ length: routes.slots }, (_, i) => one(i)).join(" · ")];
   if (routes.flips?.[row * routes.layers + layer] && routes.before) {
     const was = Array.from({ length: routes.slots }, (_, i) => `E${routes.before[from + i]}`);

@@ -1,6 +1,6 @@
 /** What would rank 5 have written? The experts of one token in the router's order, with those that came next. */
 import { QUIET_KEYS, html } from "../../html.js";
-import { short } from "../../draw/scales.js";
+import { portion, short } from "../../draw/scales.js";
 import { useData, useOption } from "../../hooks.js";
 import { Button, Check, Empty, Panel, Ready, TokenLabel } from "../../parts/index.js";
 import { ExpertLabel } from "./inspector.js";
@@ -45,8 +45,8 @@ function Table({ bench, json, force }) {
         <td>${i + 1}</td>
         <th scope="row"><button type="button" class="wb-link" ...${QUIET_KEYS} title=${`select expert ${row.expert}`} onClick=${() => bench.select({ layer, expert: row.expert })}><${ExpertLabel} expert=${row.expert} /></button></th>
         <td>${row.chosen ? html`<span class="wb-note">went here</span>` : html`<${Button} label=${`Force expert ${row.expert} at this token`} onClick=${() => force(row.expert)}>Force</${Button}>`}</td>
-        <td class="wb-right">${fixed(row.probability)}</td>
-        <td class="wb-right">${fixed(row.weight)}</td>
+        <td class="wb-right">${portion(row.probability)}</td>
+        <td class="wb-right">${portion(row.weight)}</td>
         <td class="wb-right">${fixed(row.written_norm, 2)}</td>
         <td class="wb-right">${fixed(row.direct)}</td>
         <td class="wb-right">${row.chosen ? "–" : fixed(row.forced)}</td>
