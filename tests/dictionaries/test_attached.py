@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tests.dictionaries.trained import SITE, random_weights
+from tests.small import as_in_a_notebook
 from workbench.activations import run
 from workbench.dictionaries import Dictionary, ablate, add, attached, feature_edit_hook, scale, set_to
 from workbench.model import UnknownSite
@@ -19,6 +20,9 @@ def read(model, tokens, site=SITE, hooks=()):
     with torch.no_grad(), model.hooks(fwd_hooks=[*hooks, (site, keep)]):
         logits = model(tokens)
     return seen["x"], logits
+
+
+__all__ = ["as_in_a_notebook"]
 
 
 @pytest.fixture(scope="module")
@@ -189,3 +193,14 @@ def test_what_does_not_fit_is_refused_before_anything_runs(nano, dictionary):
         feature_edit_hook(dictionary, {-1: ablate()})
     with attached(nano, dictionary) as on, pytest.raises(ValueError, match="nothing has run"):
         _ = on.error
+
+
+@pytest.mark.parametrize("positions", [(-1,), (), (0.5,), (3, -2)])
+def test_positions_that_would_match_no_column_are_refused(positions, as_in_a_notebook):
+    with pytest.raises(ValueError, match=r"positions=.*columns of the row, from 0"):
+        ablate(positions)
+
+
+def test_an_edit_to_no_number_is_refused():
+    with pytest.raises(ValueError, match="value=nan"):
+        set_to(float("nan"))

@@ -6,7 +6,8 @@ import torch
 
 import workbench as wb
 from workbench.activations import run
-from workbench.experiments.effects.ablation import ablation_sweep, greedy_knock_out
+from workbench.experiments.effects.ablation import ablation_sweep
+from workbench.experiments.effects.knock_out import greedy_knock_out
 from workbench.interventions import AblateExpert, AblateHead, AblateMLP
 from workbench.model import HookedGptOss
 
@@ -158,3 +159,10 @@ def test_a_sweep_goes_on_only_from_one_of_as_many_prompts(nano):
 def test_fewer_than_no_controls_are_refused(nano):
     with pytest.raises(ValueError, match="controls=-1"):
         ablation_sweep(nano, PROMPTS, (30, 40), controls=-1, progress=False)
+
+
+def test_controls_of_another_seed_are_not_mixed_into_a_resumed_sweep(nano):
+    some = [AblateHead(0, 1)]
+    part = ablation_sweep(nano, PROMPTS, (30, 40), some, controls=1, seed=0, progress=False)
+    with pytest.raises(ValueError, match="of another sweep"):
+        ablation_sweep(nano, PROMPTS, (30, 40), some, controls=1, seed=1, progress=False, resume=part)

@@ -129,3 +129,10 @@ def test_a_metric_that_fails_is_said_and_not_swallowed(nano: HookedGptOss, texts
 
     with pytest.raises(ZeroDivisionError, match="mine"):
         patching_grid(nano, *texts, fails, progress=False)
+
+
+def test_noising_names_the_clean_and_the_corrupted_run_as_they_were_given(model):
+    clean, corrupted = (run(model, text, name=name) for text, name in (("Mia ran.", "one"), ("Tom ran.", "two")))
+    for direction in ("denoising", "noising"):
+        found = patching_grid(model, clean, corrupted, (30, 40), layers=[0], direction=direction, progress=False)
+        assert (found.attrs["run"], found.attrs["corrupted_run"]) == ("one", "two")

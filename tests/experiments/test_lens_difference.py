@@ -110,3 +110,9 @@ def test_the_figure_shows_the_numbers_of_the_dataset(model, pair, shade):
     assert z == pytest.approx(apart[SHADES[shade][0]].values, nan_ok=True)
     with pytest.raises(ValueError, match="expected one of"):
         lens_difference_heatmap(apart, "colour")
+
+
+def test_the_partner_is_a_column_of_the_other_run_where_that_is_padded_on_the_left(model):
+    tokens, mask = model.to_tokens(["Tom", "Mia lives in the park."], padding_side="left", return_mask=True)
+    alone, padded = run(model, "Tom"), run(model, tokens, attention_mask=mask)
+    assert lens_difference(alone, padded).other_pos.values.tolist() == mask[0].nonzero()[:, 0].tolist() != [0]

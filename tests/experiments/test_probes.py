@@ -109,7 +109,7 @@ def test_the_same_seed_gives_the_same_probes(model, made):
         ({"labels": ["one"] * 16}, "two classes"),
         ({"labels": [["a"]] * 16}, "expected one a token"),
         ({"layers": [9]}, "layer=9"),
-        ({"folds": 1}, "2 or more"),
+        ({"folds": 1}, "at least 2"),
     ],
 )
 def test_what_does_not_fit_is_refused(model, given, told):

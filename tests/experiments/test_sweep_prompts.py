@@ -7,8 +7,9 @@ import xarray as xr
 
 from workbench.activations import run
 from workbench.experiments import prompts
-from workbench.experiments.effects import ablation
-from workbench.experiments.effects.ablation import ablation_sweep, greedy_knock_out
+from workbench.experiments.effects import ablation, knock_out
+from workbench.experiments.effects.ablation import ablation_sweep
+from workbench.experiments.effects.knock_out import greedy_knock_out
 from workbench.experiments.metrics import as_metric, kl_from, logit_difference, probability
 from workbench.experiments.patching.grid import patching_grid
 from workbench.interventions import AblateExpert, AblateHead, AblateMLP, AblatePosition, EditSink, KnockOut, Patch
@@ -24,7 +25,8 @@ SPECS = [AblateMLP(1), AblateHead(0, 1)]
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """At most two prompts at once."""
     few = prompts.batches
-    monkeypatch.setattr(ablation, "batches", lambda model, given, metric: few(model, given, metric, most=30))
+    for module in (ablation, knock_out):
+        monkeypatch.setattr(module, "batches", lambda model, given, metric: few(model, given, metric, most=30))
 
 
 def logits_of(model, texts, specs=()) -> list[torch.Tensor]:

@@ -20,6 +20,8 @@ WRONG = {
     "d_head": 15,
     "experts_per_token": 33,
     "sliding_window": 0,
+    "n_ctx": True,
+    "rms_eps": float("nan"),
     "dtype": "int8",
     "layer_types": (SLIDING, FULL),
 }

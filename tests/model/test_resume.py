@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 from collections.abc import Callable, Sequence
 
@@ -15,7 +16,7 @@ from torch.profiler import ProfilerActivity, profile
 from tests.forms import DENSE, EAGER, NATIVE, held, packable, through
 from tests.golden.routes import margins
 from tests.golden.shapes import random_model, random_shape, random_tokens
-from workbench.model import HookedGptOss, Recording, UnknownSite
+from workbench.model import NANO, HookedGptOss, Recording, UnknownSite, random_weights
 from workbench.model.sites import position_axis
 
 TOLERANCE = 1e-5
@@ -529,3 +530,13 @@ def test_a_recording_of_fewer_layers_or_another_model_is_refused(seed: int):
         text.model.double().resume(recording)
     with pytest.raises(UnknownSite, match=r"closest is 'blocks\.0\.hook_resid_pre'"):
         other.model.resume(other.record(), fwd_hooks=[("blocks.0.hook_resid_pr", stop)])
+
+
+def test_another_model_of_the_same_shape_does_not_go_on_from_a_recording():
+    one, other = (random_weights(HookedGptOss(NANO), seed) for seed in (1, 2))
+    tokens = torch.tensor([[1, 2, 3]])
+    recording = one.record(tokens)
+    with pytest.raises(ValueError, match="of another model than this one"):
+        other.resume(recording, 1)
+    carried = pickle.loads(pickle.dumps(recording))
+    assert torch.equal(one.resume(carried, 1), one.resume(recording, 1))

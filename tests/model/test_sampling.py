@@ -113,3 +113,10 @@ def test_a_draw_neither_reads_nor_moves_torchs_own_generator(model: HookedGptOss
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(2)
     assert text(model, seed) == first
+
+
+def test_however_cold_the_likeliest_token_is_drawn(model: HookedGptOss):
+    greedy = next(model.generate(torch.tensor([1, 2, 3]), 1, stop_at_eos=False))
+    for temperature in (1e-30, 1e-38, 1e-40, 5e-324):
+        drawn = next(model.generate(torch.tensor([1, 2, 3]), 1, temperature=temperature, seed=1, stop_at_eos=False))
+        assert torch.equal(drawn.tokens, greedy.tokens)

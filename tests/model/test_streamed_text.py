@@ -76,3 +76,16 @@ def test_bytes_that_no_character_can_follow_are_shown_once_that_is_sure(byte_tok
 def test_without_a_tokenizer_there_is_no_text_but_there_are_tokens():
     model = clockwork({1: 2, 2: 3, 3: 1}, 8, eos_token_ids=(), bos_token_id=None, pad_token_id=0)
     assert [(step.token, step.text) for step in model.generate(torch.tensor([1]), 2)] == [(2, ""), (3, "")]
+
+
+def test_the_text_of_a_row_that_has_ended_holds_none_of_the_padding_after_it(byte_tokenizer: Tokenizer):
+    said = byte_tokenizer.encode("abc")
+    made = speaker(byte_tokenizer, said).generate(torch.tensor([[said[1]], [START]]), 9)
+    pieces = [step.text for step in made]
+    assert made.new_tokens.tolist() == [[said[2], END, 0, 0], [*said, END]]
+    assert (
+        made.text
+        == "".join(pieces)
+        == byte_tokenizer.decode([said[2], END])
+        != byte_tokenizer.decode([said[2], END, 0])
+    )

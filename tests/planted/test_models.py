@@ -311,3 +311,9 @@ def test_options_that_a_model_does_not_have_are_refused() -> None:
         planted("retrieval_beyond_window").pairs(1, 0, distance=0)
     with pytest.raises(ValueError, match="says='maybe'"):
         planted("steering_direction").pairs(1, 0, says="maybe")
+
+
+@pytest.mark.parametrize(("name", "length"), [("induction", 3), ("induction", 19), ("sink_head", 1), ("sink_head", 20)])
+def test_prompts_of_a_length_that_cannot_be_are_refused_and_not_cut(name: str, length: int):
+    with pytest.raises(ValueError, match=f"length={length}: expected"):
+        getattr(compiled, name)().pairs(1, length=length)

@@ -59,6 +59,8 @@ def _truth() -> Truth:
 
 
 def _draw(n: int, seed: int, length: int = 12) -> list[Pair]:
+    if not 4 <= length <= N_TOKENS:
+        raise ValueError(f"length={length}: expected 4 to {N_TOKENS}, as no token is told twice in one telling")
     generator = torch.Generator().manual_seed(seed)
     places = torch.randperm(length - 3, generator=generator)
     place = int(places[0])  # of the token last read; one for all, so that all are of one length

@@ -38,6 +38,8 @@ def sink_head() -> Compiled:
 
 
 def _draw(n: int, seed: int, length: int = 8) -> list[Pair]:
+    if not 2 <= length < N_TOKENS:
+        raise ValueError(f"length={length}: expected 2 to {N_TOKENS - 1}, as all tokens differ")
     generator = torch.Generator().manual_seed(seed)
     pairs = []
     for _ in range(n):

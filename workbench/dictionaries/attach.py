@@ -6,9 +6,12 @@ exactly what it was, and where no feature changed, so does every bit of the stre
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from numbers import Real
+from operator import index
+from typing import Literal, SupportsIndex, get_args
 
 import torch
 from jaxtyping import Float
@@ -37,6 +40,11 @@ class FeatureOp:
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
             raise ValueError(f"kind={self.kind!r}: expected one of {get_args(Kind)}")
+        if not isinstance(self.value, Real) or not math.isfinite(self.value):
+            raise ValueError(f"value={self.value!r}: expected a number")
+        # One counted from the end, or none at all, would match no column and look like an edit that does nothing.
+        if self.positions is not None and (not self.positions or not all(map(_is_column, self.positions))):
+            raise ValueError(f"positions={self.positions!r}: expected columns of the row, from 0, or None for all")
 
     def __call__(self, activation: Float[Tensor, "*lead pos"], first_column: int = 0) -> Float[Tensor, "*lead pos"]:
         """The activations as they are to be; ``first_column`` is the row's column of the first of them."""
@@ -70,6 +78,10 @@ def add(value: float, positions: tuple[int, ...] | None = None) -> FeatureOp:
 def scale(factor: float, positions: tuple[int, ...] | None = None) -> FeatureOp:
     """Multiply a feature's activation."""
     return FeatureOp("scale", float(factor), positions)
+
+
+def _is_column(position: object) -> bool:
+    return isinstance(position, SupportsIndex) and index(position) >= 0
 
 
 Op = FeatureOp | Callable[[Tensor], Tensor]

@@ -32,10 +32,11 @@ from workbench.experiments.directions.steering import (
     difference_of_means,
     steer,
 )
-from workbench.experiments.effects.ablation import ablation_sweep, greedy_knock_out
+from workbench.experiments.effects.ablation import ablation_sweep
 from workbench.experiments.effects.compare import compare
 from workbench.experiments.effects.effect import effect
 from workbench.experiments.effects.expert_effects import expert_effects
+from workbench.experiments.effects.knock_out import greedy_knock_out
 from workbench.experiments.effects.mediation import mediation
 from workbench.experiments.experts.expert_contexts import expert_contexts
 from workbench.experiments.experts.expert_weights import embedding_norms, expert_similarity, router_geometry

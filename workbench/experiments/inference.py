@@ -24,7 +24,7 @@ from workbench.experiments.resampling import (
     sign_flip_p,
     step_down,
 )
-from workbench.experiments.rows import quantity
+from workbench.experiments.rows import check_whole, is_whole, quantity
 
 PROMPT = "prompt"
 Method = Literal["bca", "percentile"]
@@ -58,14 +58,14 @@ def bootstrap(
         smallest p is 1 / (n + 1), and with few prompts 2 / 2^prompts: below six it cannot fall under 0.05.
 
     Raises:
-        ValueError: for fewer than two prompts, or an option that is not there.
+        ValueError: for fewer than two prompts, infinite effects, or an option that is not there.
 
     >>> interval = experiments.bootstrap(np.array([0.9, 1.1, 1.0, 1.2, 0.8, 1.0]), n=999)
     >>> bool(interval.low < 1.0 < interval.high)
     True
     """
     array, table = _table(values, dim)
-    _check(level, method, n)
+    _check(level, method, n, seed, null)
     of = reduction(statistic)
     estimate = estimated(of, table)
     samples = resampled(of, table, n, np.random.default_rng(seed))
@@ -106,7 +106,7 @@ def max_t(
     Args, errors: as :func:`bootstrap`'s.
     """
     array, table = _table(values, dim)
-    _check(0.95, "bca", n)
+    _check(0.95, "bca", n, seed, null)
     present = ~np.isnan(table).any(axis=0)
     adjusted = np.full(table.shape[1], np.nan)
     adjusted[present] = step_down(table[:, present] - null, n, seed)
@@ -126,6 +126,8 @@ def adjusted(p: xr.DataArray | np.ndarray, method: Literal["holm", "benjamini_ho
     [0.03, 0.04, 0.5]
     """
     array = p if isinstance(p, xr.DataArray) else xr.DataArray(p)
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"p is of {array.dtype}: expected numbers from 0 to 1")
     flat = np.asarray(array, dtype=float).reshape(-1)
     present = ~np.isnan(flat)
     if ((flat[present] < 0) | (flat[present] > 1)).any():
@@ -252,6 +254,11 @@ def _table(values: xr.DataArray | np.ndarray, dim: str) -> tuple[xr.DataArray, n
         raise ValueError(f"{array.sizes[dim]} prompts: expected at least two, to say how far one differs from another")
     if array.dtype.kind not in "biuf":
         raise ValueError(f"values are {array.dtype}: expected numbers, an effect for each prompt")
+    if (n_infinite := int(np.isinf(np.asarray(array, dtype=float)).sum())) > 0:
+        raise ValueError(
+            f"values hold inf {n_infinite} times, and no mean or interval can be had of it: leave those prompts out, "
+            "or make them NaN (their cells are then NaN)"
+        )
     return array, np.asarray(array, dtype=float).reshape(array.sizes[dim], -1)
 
 
@@ -260,10 +267,13 @@ def _back(flat: np.ndarray, array: xr.DataArray, dim: str, attrs: dict[str, str]
     return xr.DataArray(flat.reshape(like.shape), dims=like.dims, coords=like.coords, attrs=attrs)
 
 
-def _check(level: float, method: str, n: int) -> None:
+def _check(level: float, method: str, n: int, seed: int, null: float) -> None:
     if not 0 < level < 1:
         raise ValueError(f"level={level}: expected between 0 and 1, such as 0.95")
     if method not in get_args(Method):
         raise ValueError(f"method={method!r}: expected one of {get_args(Method)}")
-    if n < 1:
-        raise ValueError(f"n={n}: expected at least 1, and some thousands for a p-value to rely on")
+    if not is_whole(n) or n < 1:
+        raise ValueError(f"n={n!r}: expected a whole number, at least 1, and some thousands for a p-value to rely on")
+    check_whole(0, seed=seed)
+    if not np.isfinite(null):
+        raise ValueError(f"null={null!r}: expected the effect that p-values are of, a number")

@@ -14,7 +14,7 @@ import torch
 import xarray as xr
 
 from workbench.activations import Run, run
-from workbench.experiments.metrics import Metric
+from workbench.experiments.metrics import LogitDifference, Metric, Probability
 from workbench.experiments.prompts import batches
 from workbench.interventions import Context, Intervention, all_edits, check_all
 from workbench.model import HookedGptOss
@@ -56,6 +56,8 @@ def each(
     Raises:
         ValueError: for a fixed argument that the experiment does not take.
     """
+    if not callable(experiment):
+        raise TypeError(f"experiment={experiment!r:.60}: expected an experiment, or a function of your own")
     takes = _takes(experiment)
     wrong = [name for name in fixed if takes is not None and name not in takes]
     if wrong:
@@ -83,6 +85,8 @@ def metric_of(
         side: which side of a pair runs.
         sources: vectors [d_model] that interventions take, by name; "clean" and "corrupt" are a pair's own two runs.
     """
+    if not (metric is None or callable(metric) or isinstance(metric, tuple | LogitDifference | Probability)):
+        raise ValueError(f"metric={metric!r:.60}: expected what ablation_sweep takes, two tokens or a function")
     return MetricOf(metric, spec, side, dict(sources or {}))
 
 

@@ -18,7 +18,7 @@ from einops import einsum
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from workbench.experiments.rows import check_index
+from workbench.experiments.rows import check_index, check_whole
 from workbench.model import Config, HookedGptOss
 
 Kind = Literal["embed", "head", "attn", "mlp", "expert"]
@@ -206,12 +206,14 @@ def all_nodes(
     """Every node of these kinds, in the order in which they write, at each of ``n_pos`` positions (None: at all).
 
     Raises:
-        ValueError: for a kind that there is not.
+        ValueError: for a kind that there is not, or less than one position.
     """
     for kind in kinds:
         if kind not in KINDS:
             near = get_close_matches(str(kind), KINDS, n=1)
             raise ValueError(f"kind {kind!r}: expected some of {KINDS}" + (f"; closest is {near[0]!r}" if near else ""))
+    if n_pos is not None:
+        check_whole(1, n_pos=n_pos)
     sizes: dict[Kind, int | None] = {"head": config.n_heads, "attn": None, "expert": config.n_experts, "mlp": None}
     nodes = [Node("embed")] if "embed" in kinds else []
     for layer in range(config.n_layers):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -78,9 +79,28 @@ def numpy(values: Tensor) -> np.ndarray:
 
 def check_index(what: str, value: int, size: int) -> None:
     """Refuse a layer, head or expert that the model does not have."""
+    if not is_whole(value):
+        raise ValueError(f"{what}={value!r}: expected a whole number, 0 to {size - 1}")
     if not 0 <= value < size:
         nearest = min(max(value, 0), size - 1)
         raise ValueError(f"{what}={value}: the model has {what}s 0 to {size - 1}, the nearest is {nearest}")
+
+
+def is_whole(value: Any) -> bool:
+    """Whether it is a whole number, of any library."""
+    try:
+        return index(value) is not None
+    except TypeError:
+        return False
+
+
+def check_whole(least: int, **named: Any) -> None:
+    """Refuse what is no whole number, or smaller than it can be."""
+    for what, value in named.items():
+        if not is_whole(value):
+            raise ValueError(f"{what}={value!r}: expected a whole number, at least {least}")
+        if value < least:
+            raise ValueError(f"{what}={value}: expected at least {least}")
 
 
 def with_sites(run: Run, sites: Mapping[str, np.ndarray]) -> Run:

@@ -156,6 +156,12 @@ def _check_sizes(config: Config) -> None:
         value = getattr(config, field)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ConfigError(f"{field}={value!r}: expected a positive whole number")
+    for field in ("experts_per_token", "n_ctx", "sliding_window"):
+        value = getattr(config, field)
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise ConfigError(f"{field}={value!r}: expected a whole number")
+    if not 0 <= config.rms_eps < math.inf:
+        raise ConfigError(f"rms_eps={config.rms_eps!r}: expected a number, 0 or more")
     if config.n_heads % config.n_key_value_heads:
         raise ConfigError(
             f"n_heads={config.n_heads} is not a multiple of n_key_value_heads={config.n_key_value_heads}: "

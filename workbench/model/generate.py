@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import operator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +15,7 @@ from torch import Tensor
 from workbench.model.interrupts import without_gradients
 
 if TYPE_CHECKING:
+    from workbench.model.config import Config
     from workbench.model.transformer import HookedGptOss
 
 
@@ -24,7 +27,8 @@ class Step:
         tokens: [batch] the new tokens; the padding token in rows that had ended before.
         text: the new piece of text of the first row ("" without a tokenizer). Bytes of a character that is not
             yet whole are held back until it is.
-        logprobs: [batch] log-probability (nats) that the model itself, at temperature 1, gave the token.
+        logprobs: [batch] log-probability (nats) that the model itself, at temperature 1, gave the token; of the padding
+            token it says nothing: leave out rows that had ended.
         logits: [batch d_vocab] from which it was drawn.
         position: column of the new tokens in the row.
         finished: [batch] rows that have produced an end token, this one included.
@@ -77,7 +81,8 @@ class Generation:
         fwd_hooks: Sequence[tuple[str | Callable[[str], bool], Callable]] = (),
         use_cache: bool = True,
     ) -> None:
-        _check_options(max_new_tokens, temperature, top_k, top_p)
+        _check_options(max_new_tokens, temperature, top_k, top_p, seed)
+        self.stop_ids = _stop_ids(stop_at_eos, model.config)
         for name, _ in fwd_hooks:
             model.sites.select(name)
         self.model, self.max_new_tokens = model, max_new_tokens
@@ -85,8 +90,7 @@ class Generation:
         self.fwd_hooks, self.use_cache = list(fwd_hooks), use_cache
         self.tokens, self.mask = _padded_left(*model.as_batch(input, attention_mask))
         self.prompt_length = self.tokens.shape[1]
-        self.stop_ids = _stop_ids(stop_at_eos, model.config.eos_token_ids)
-        self._generator = torch.Generator().manual_seed(seed) if seed is not None else torch.Generator()
+        self._generator = torch.Generator() if seed is None else torch.Generator().manual_seed(int(seed))
         self.seed = seed if seed is not None else self._generator.seed()
         self._cache = model.new_cache() if use_cache else None
         self._finished = torch.zeros(self.tokens.shape[0], dtype=torch.bool, device=self.tokens.device)
@@ -139,8 +143,11 @@ class Generation:
 
     @property
     def text(self) -> str:
-        """What was generated so far in the first row."""
-        return self.model.text.decode(self.new_tokens[0].tolist())
+        """What was generated so far in the first row, up to its end token."""
+        tokens = self.new_tokens[0].tolist()
+        # Rows that go on after this one has ended leave padding in it, which is no text of its own.
+        end = next((i + 1 for i, token in enumerate(tokens) if token in self.stop_ids), len(tokens))
+        return self.model.text.decode(tokens[:end])
 
     @without_gradients
     def _next_logits(self) -> Float[Tensor, "batch d_vocab"]:
@@ -156,9 +163,14 @@ class Generation:
     def _draw(self, logits: Float[Tensor, "batch d_vocab"]) -> Int[Tensor, " batch"]:
         if self.temperature == 0:
             return logits.argmax(-1)
-        scaled = logits.float().cpu() / self.temperature
+        logits = logits.float().cpu()
+        scaled = logits / self.temperature
+        if not bool(
+            scaled[logits.isfinite()].isfinite().all()
+        ):  # so cold that it overflows: only the likeliest are left
+            scaled = torch.zeros_like(logits).masked_fill(logits < logits.amax(-1, keepdim=True), float("-inf"))
         kept = _nucleus(_strongest(scaled, self.top_k), self.top_p)
-        return torch.multinomial(kept.softmax(-1), 1, generator=self._generator)[:, 0].to(logits.device)
+        return torch.multinomial(kept.softmax(-1), 1, generator=self._generator)[:, 0].to(self.tokens.device)
 
     def _append(self, tokens: Int[Tensor, " batch"]) -> None:
         self.tokens = torch.cat((self.tokens, tokens[:, None]), 1)
@@ -179,21 +191,40 @@ class Generation:
         return new
 
 
-def _check_options(max_new_tokens: int, temperature: float, top_k: int | None, top_p: float | None) -> None:
-    if max_new_tokens < 0:
-        raise ValueError(f"max_new_tokens={max_new_tokens}: expected 0 or more")
-    if not 0 <= temperature < float("inf"):
-        raise ValueError(f"temperature={temperature}: expected 0 (likeliest token) or a positive number")
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"top_k={top_k}: expected 1 or more, or None for all tokens")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise ValueError(f"top_p={top_p}: expected a probability above 0 and at most 1, or None")
+def _check_options(max_new_tokens: Any, temperature: Any, top_k: Any, top_p: Any, seed: Any) -> None:
+    if not _is_whole(max_new_tokens) or max_new_tokens < 0:
+        raise ValueError(f"max_new_tokens={max_new_tokens!r}: expected a whole number, 0 or more")
+    # Written so that NaN, of which every comparison is false, is refused too.
+    if not _is_number(temperature) or not 0 <= temperature < float("inf"):
+        raise ValueError(f"temperature={temperature!r}: expected 0 (likeliest token) or a positive number")
+    if top_k is not None and (not _is_whole(top_k) or top_k < 1):
+        raise ValueError(f"top_k={top_k!r}: expected a whole number, 1 or more, or None for all tokens")
+    if top_p is not None and (not _is_number(top_p) or not 0 < top_p <= 1):
+        raise ValueError(f"top_p={top_p!r}: expected a probability above 0 and at most 1, or None")
+    if seed is not None and (not _is_whole(seed) or not -(2**63) <= seed < 2**64):
+        raise ValueError(f"seed={seed!r}: expected a whole number of 64 bits, or None for a fresh one")
 
 
-def _stop_ids(stop_at_eos: bool | Sequence[int], eos: tuple[int, ...]) -> tuple[int, ...]:
+def _is_whole(value: Any) -> bool:
+    try:
+        return not isinstance(value, bool) and operator.index(value) is not None
+    except TypeError:
+        return False
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _stop_ids(stop_at_eos: Any, config: Config) -> tuple[int, ...]:
     if isinstance(stop_at_eos, bool):
-        return eos if stop_at_eos else ()
-    return tuple(int(token) for token in stop_at_eos)
+        return config.eos_token_ids if stop_at_eos else ()
+    stops = tuple(stop_at_eos) if isinstance(stop_at_eos, Iterable) else (stop_at_eos,)
+    if not isinstance(stop_at_eos, Iterable) or not all(_is_whole(t) and 0 <= t < config.d_vocab for t in stops):
+        raise ValueError(
+            f"stop_at_eos={stop_at_eos!r}: expected True, False or a list of token ids from 0 to {config.d_vocab - 1}"
+        )
+    return tuple(map(int, stops))
 
 
 def _padded_left(tokens: Int[Tensor, "batch pos"], mask: Tensor | None) -> tuple[Tensor, Tensor | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -28,6 +29,8 @@ class Recording:
             ``n_layers`` → the last one, which the final norm reads.
         keys: layer → [batch pos kv_head d_head], rotated to their positions; every column, on sliding layers too.
         values: layer → [batch pos kv_head d_head].
+        owner: id of the model that was recorded, which alone can go on from it; None where that is not known (a
+            recording that came from another process).
     """
 
     config: Config
@@ -36,6 +39,10 @@ class Recording:
     streams: Mapping[int, Float[Tensor, "batch pos d_model"]]
     keys: Mapping[int, Float[Tensor, "batch pos kv_head d_head"]]
     values: Mapping[int, Float[Tensor, "batch pos kv_head d_head"]]
+    owner: int | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "owner": None}  # an id means nothing elsewhere
 
     @property
     def n_bytes(self) -> int:

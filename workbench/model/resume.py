@@ -86,7 +86,9 @@ class ResumeMethods:
             finally:
                 at.now = before
         streams[self.config.n_layers] = stream.clone()
-        return Recording(self.config, tokens.clone(), None if mask is None else mask.clone(), streams, keys, values)
+        return Recording(
+            self.config, tokens.clone(), None if mask is None else mask.clone(), streams, keys, values, id(self)
+        )
 
     def resume(
         self,
@@ -143,6 +145,9 @@ class ResumeMethods:
             raise ValueError(f"return_type={return_type!r}: expected 'logits' or 'logprobs'")
         _check_index_weights(index_weights)
         at = branch(recording, from_layer, from_position, rows, stream, self.config, self.embed.weight.dtype)
+        if recording.owner not in (None, id(self)):
+            # Of the same shape too: its streams would be read by other weights, and nothing would look wrong.
+            raise ValueError(f"{recording} is of another model than this one; record the text with this one")
         layers = _checked_stop(from_layer, stop_at_layer, self.config.n_layers)
         unembeds = stop_at_layer is None
         _refuse_unreached(self.sites, [name for name, _ in fwd_hooks], layers, unembeds)

@@ -70,7 +70,7 @@ def greater_than(logits: Logits, tokenizer: Tokenizer, asked: Sequence[Question]
     last = torch.stack([row[len(prompt) - 1] for row, prompt in zip(rows, prompts, strict=True)]).softmax(-1)[
         :, numbers
     ]
-    # "… from 1732 to 17": the year is the fourth token from the end.
+    # "… from 1732 to 17": the year is the third token from the end.
     start = torch.tensor([TWO_DIGITS.index(tokenizer.decode([prompt[-3]])) for prompt in prompts])
     later = torch.arange(100)[None] > start[:, None]
     return (last * later).sum(-1) - (last * ~later).sum(-1)

@@ -17,7 +17,7 @@ from workbench.experiments.contrast import Contrast, at_least_float32, contrast
 from workbench.experiments.metrics import Metric
 from workbench.experiments.nodes import Node, Receiver, all_nodes, all_receivers, node_writes, write_sites
 from workbench.experiments.readers import pulled_back, slots_gate_up, through_norm
-from workbench.experiments.rows import numpy, quantity
+from workbench.experiments.rows import check_whole, numpy, quantity
 from workbench.model import HookedGptOss
 
 Method = Literal["eap", "eap-ig"]
@@ -73,8 +73,7 @@ def edge_attribution(
     """
     if method not in get_args(Method):
         raise ValueError(f"method={method!r}: expected one of {get_args(Method)}")
-    if steps < 1:
-        raise ValueError(f"steps={steps}: expected at least 1")
+    check_whole(1, steps=steps)
     pair = contrast(model, clean, corrupt, metric, write_sites(model.config, _UPSTREAM), row, logits_at)
     alphas = [0.0] if method == "eap" else [(i + 0.5) / steps for i in range(steps)]
     writes, reads = _write_differences(pair), _mean_gradients(pair, alphas)
@@ -106,8 +105,7 @@ def top_edges(data: xr.Dataset, n: int = 20) -> xr.Dataset:
     """
     if "score" not in data or data.score.dims != ("upstream", "downstream"):
         raise ValueError("top_edges takes what edge_attribution returns: score (upstream, downstream)")
-    if n < 1:
-        raise ValueError(f"n={n}: expected at least 1 edge")
+    check_whole(1, n=n)
     flat = data[["score", "share"]].stack(edge=("upstream", "downstream"), create_index=False)
     flat = flat.isel(edge=flat.score.notnull().values.nonzero()[0])
     # Stable, so that equal scores stand in the order of the model.

@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from workbench.experiments.contrast import Contrast, at_least_float32, contrast, router_margin, routes
 from workbench.experiments.metrics import Measure, Metric
 from workbench.experiments.nodes import node_writes, write_sites
-from workbench.experiments.rows import numpy, quantity
+from workbench.experiments.rows import check_whole, numpy, quantity
 from workbench.model import HookedGptOss
 from workbench.model.interrupts import gradient_mode_kept, without_gradients
 
@@ -112,8 +112,7 @@ def integrated_gradients(
     Raises:
         ValueError: as :func:`attribution_patching`, and for steps below 1.
     """
-    if steps < 1:
-        raise ValueError(f"steps={steps}: expected at least 1")
+    check_whole(1, steps=steps)
     kinds = _checked_kinds(kinds)
     pair = contrast(model, clean, corrupt, metric, _sites(model, kinds), row, logits_at)
     sites = [kind for kind in STREAM if kind in {_INTO.get(kind, kind) for kind in kinds}]

@@ -16,7 +16,7 @@ from workbench.experiments.circuits.circuit import Circuit
 from workbench.experiments.circuits.runs import DEFAULT_KINDS, Ablation, Setting, with_one_mean
 from workbench.experiments.metrics import Measure, Metric, as_metric, logit_difference, named, of_rows, token_id
 from workbench.experiments.prompts import row_of
-from workbench.experiments.rows import quantity
+from workbench.experiments.rows import check_whole, quantity
 from workbench.model import HookedGptOss
 
 SIZES = (0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # MIB's, and 0
@@ -179,6 +179,7 @@ def completeness(
     Raises:
         ValueError: for a K that is not within C, and as :func:`faithfulness`.
     """
+    check_whole(1, n=n)
     sets = _drawn(circuit, n, seed) if taken_out is None else list(taken_out)
     for some in sets:
         if len(some - circuit):
@@ -201,8 +202,8 @@ def completeness(
 def _ranked(ranking: Mapping[str, float] | Sequence[str], absolute: bool) -> list[str]:
     if not isinstance(ranking, Mapping):
         return list(ranking)
-    if any(np.isnan(score) for score in ranking.values()):
-        raise ValueError("some scores are NaN; leave out what has none")
+    if unknown := [part for part, score in ranking.items() if np.isnan(score)]:
+        raise ValueError(f"the scores of {unknown[:3]} are nan; leave out what has none")
     # Stable: equal scores stay in the order in which they were given.
     return sorted(ranking, key=lambda part: -(abs(ranking[part]) if absolute else ranking[part]))
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from workbench.activations import Run
 from workbench.dictionaries import Dictionary
 from workbench.dictionaries.attach import check_site
-from workbench.experiments.rows import numpy, provenance, quantity, real_columns, row_coords
+from workbench.experiments.rows import check_whole, is_whole, numpy, provenance, quantity, real_columns, row_coords
 from workbench.experiments.texts import token_texts
 from workbench.model import HookedGptOss
 from workbench.model.fingerprint import fingerprint
@@ -96,7 +96,8 @@ def top_tokens(
         ValueError: for no run, a top_k below 1, a feature that is not there, or a dictionary that does not fit.
     """
     ids = dictionary.check_features(features)
-    if not runs or top_k < 1 or not ids:
+    check_whole(0, context=context)
+    if not runs or not is_whole(top_k) or top_k < 1 or not ids:
         raise ValueError(f"{len(runs)} runs, {len(ids)} features, top_k={top_k}: expected at least one of each")
     values, places = _everywhere(runs, dictionary, ids, site)
     order = np.argsort(-values, axis=1, kind="stable")[:, :top_k]
@@ -171,8 +172,8 @@ def feature_logit_effect(
         ValueError: for a feature that is not there, a top_k that does not fit, or a dictionary of another width.
     """
     ids = dictionary.check_features(features)
-    if not 1 <= top_k <= model.config.d_vocab:
-        raise ValueError(f"top_k={top_k}: expected 1 to d_vocab={model.config.d_vocab}")
+    if not is_whole(top_k) or not 1 <= top_k <= model.config.d_vocab:
+        raise ValueError(f"top_k={top_k!r}: expected 1 to d_vocab={model.config.d_vocab}")
     if not ids:
         raise ValueError("features=[]: expected at least one")
     if dictionary.d_model != model.config.d_model:

@@ -11,7 +11,7 @@ import xarray as xr
 from jaxtyping import Float, Int
 from tqdm.auto import tqdm
 
-from workbench.experiments.rows import check_index, quantity
+from workbench.experiments.rows import check_index, check_whole, quantity
 from workbench.experiments.texts import about, activations, rows_of
 from workbench.model import HookedGptOss
 from workbench.model.sites import RESID
@@ -69,9 +69,10 @@ def probe(
         ValueError: for labels, groups, folds, layers or a site that do not fit.
     """
     chosen, names = _sites(model, site, layers)
-    if kind not in get_args(Kind) or folds < 2 or shuffles < 0 or strength <= 0:
-        raise ValueError(f"kind={kind!r}, folds={folds}, shuffles={shuffles}, strength={strength}: expected one of "
-                         f"{get_args(Kind)}, 2 or more, 0 or more, and above 0")  # fmt: skip
+    check_whole(2, folds=folds)
+    check_whole(0, shuffles=shuffles)
+    if kind not in get_args(Kind) or not 0 < strength < float("inf"):
+        raise ValueError(f"kind={kind!r}, strength={strength}: expected one of {get_args(Kind)}, and above 0")
     examples = _examples(model, texts, labels, names, groups, kind, progress)
     splits = list(_splits(examples, kind, folds, seed))
     generator = np.random.default_rng(seed)

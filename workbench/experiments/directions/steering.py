@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from workbench.experiments.metrics import as_metric
-from workbench.experiments.rows import quantity
+from workbench.experiments.rows import check_whole, quantity
 from workbench.experiments.texts import about, activations, rows_of
 from workbench.model import HookedGptOss
 from workbench.model.interrupts import without_gradients
@@ -144,8 +144,7 @@ def _stacked(vectors: list[np.ndarray], d_model: int) -> Float[np.ndarray, "shuf
 
 
 def _check(model: HookedGptOss, site: str, shuffles: int) -> None:
-    if shuffles < 0:
-        raise ValueError(f"shuffles={shuffles}: expected 0 (none) or more")
+    check_whole(0, shuffles=shuffles)
     _check_site(model, site)
 
 
@@ -206,9 +205,12 @@ def steer(
     scales = [float(scale) for scale in scales]
     if vector.vector.shape != (model.config.d_model,):
         raise ValueError(f"the vector has shape {vector.vector.shape}: this model's d_model is {model.config.d_model}")
-    if not scales or controls < 0 or positions not in ("all", "last"):
-        raise ValueError(f"scales={scales}, controls={controls}, positions={positions!r}: expected at least one scale, "
-                         "0 or more controls, and 'all' or 'last'")  # fmt: skip
+    check_whole(0, controls=controls)
+    if not scales or not np.isfinite(scales).all() or positions not in ("all", "last"):
+        raise ValueError(
+            f"scales={scales}, positions={positions!r}: expected at least one scale, all of them numbers, and 'all' or "
+            "'last'"
+        )
     measure, said = as_metric(model, metric)
     tokens, mask = model.as_batch(texts)
     others, kinds = _controls(vector, controls, seed)

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workbench.activations import Run
-from workbench.experiments.rows import numpy, provenance, quantity, real_columns, row_coords
+from workbench.experiments.rows import is_whole, numpy, provenance, quantity, real_columns, row_coords
 from workbench.experiments.texts import token_texts
 
 
@@ -104,8 +104,8 @@ def _kl(logprobs: Float[Tensor, "run pos d_vocab"]) -> Float[Tensor, "run pos"]:
 
 def _candidates(logprobs: Float[Tensor, "run pos d_vocab"], top_k: int) -> Int[Tensor, "pos candidate"]:
     """The union of each run's top k, by their highest probability in any run; −1 fills up."""
-    if not 1 <= top_k <= logprobs.shape[-1]:
-        raise ValueError(f"top_k={top_k}: expected 1 to d_vocab={logprobs.shape[-1]}")
+    if not is_whole(top_k) or not 1 <= top_k <= logprobs.shape[-1]:
+        raise ValueError(f"top_k={top_k!r}: expected 1 to d_vocab={logprobs.shape[-1]}")
     chosen = torch.zeros_like(logprobs[0], dtype=torch.bool)
     for of_run in logprobs:
         chosen.scatter_(-1, of_run.topk(top_k, dim=-1).indices, True)

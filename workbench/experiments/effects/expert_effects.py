@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from workbench.experiments.inference import bootstrap
-from workbench.experiments.rows import check_index, numpy, quantity
+from workbench.experiments.rows import check_index, check_whole, numpy, quantity
 from workbench.experiments.texts import about, rows_of, token_texts
 from workbench.experiments.watch import Cancel, asked_to_stop
 from workbench.interventions import AblateExpert, Context, all_edits, check_all
@@ -91,11 +91,12 @@ def expert_effects(
     for token in nexts:
         if token is not None:
             check_index("token", token, model.config.d_vocab)
-    if top_k < 1:
-        raise ValueError(f"top_k={top_k}: expected at least 1 token")
+    check_whole(1, top_k=top_k)
     if policy in ("mean", "resample"):
         raise ValueError(f"policy={policy!r} takes what the expert writes from a run: use 'reroute' or 'zero' here")
     check_index("layer", layer, model.config.n_layers)
+    if control == expert:
+        raise ValueError(f"control={control}: expected another expert than the one whose effect is measured")
     chosen = [AblateExpert(layer, each, policy) for each in (expert, control) if each is not None]  # type: ignore[arg-type]
     for each in (spec.expert for spec in chosen):
         check_index("expert", each, model.config.n_experts)

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from tqdm.auto import tqdm
 
 from workbench.experiments.experts.routes import Routes, collect
-from workbench.experiments.rows import quantity
+from workbench.experiments.rows import check_whole, quantity
 from workbench.experiments.texts import about, rows_of, token_texts
 from workbench.experiments.watch import Cancel, asked_to_stop
 from workbench.model import HookedGptOss
@@ -61,8 +61,8 @@ def expert_contexts(
     rows = rows_of(model, texts)
     if domains is not None and (isinstance(domains, str) or len(domains) != len(rows)):
         raise ValueError(f"{len(domains)} domains for {len(rows)} texts: expected one name a text")
-    if min(n, per_text, every) < 1 or around < 0:
-        raise ValueError(f"n={n}, per_text={per_text}, every={every}, around={around}: expected at least 1, 1, 1 and 0")
+    check_whole(1, n=n, per_text=per_text, every=every)
+    check_whole(0, around=around)
     named = ["all"] * len(rows) if domains is None else [str(domain) for domain in domains]
     tally = _Tally(model, sorted(set(named)), len(rows), n, per_text, around)
     if resume is not None:

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from workbench.experiments.rows import check_index, quantity
+from workbench.experiments.rows import check_index, is_whole, quantity
 from workbench.experiments.texts import about, token_texts
 from workbench.model import HookedGptOss
 from workbench.model.interrupts import without_gradients
@@ -198,5 +198,5 @@ def _robust_z(values: np.ndarray) -> np.ndarray:
 
 
 def _check_top_k(model: HookedGptOss, top_k: int) -> None:
-    if not 1 <= top_k <= model.config.d_vocab:
-        raise ValueError(f"top_k={top_k}: expected 1 to d_vocab={model.config.d_vocab}")
+    if not is_whole(top_k) or not 1 <= top_k <= model.config.d_vocab:
+        raise ValueError(f"top_k={top_k!r}: expected 1 to d_vocab={model.config.d_vocab}")

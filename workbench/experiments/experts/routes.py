@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from workbench.activations import Run
-from workbench.experiments.rows import provenance, real_columns, token_coords
+from workbench.experiments.rows import is_whole, provenance, real_columns, token_coords
 from workbench.experiments.texts import about, activations, rows_of
 from workbench.model import Config, HookedGptOss
 
@@ -105,8 +105,8 @@ def collect(
 
 def check_shuffles(shuffles: int) -> None:
     """Refuse fewer than none."""
-    if shuffles < 0:
-        raise ValueError(f"shuffles={shuffles}: expected 0 (no null) or more")
+    if not is_whole(shuffles) or shuffles < 0:
+        raise ValueError(f"shuffles={shuffles!r}: expected 0 (no null) or more")
 
 
 def _sites(config: Config) -> list[str]:

@@ -12,7 +12,7 @@ import xarray as xr
 
 from workbench.experiments.experts.routes import Source, check_shuffles, collect
 from workbench.experiments.experts.routing_statistics import LAYER_EXPERT
-from workbench.experiments.rows import quantity
+from workbench.experiments.rows import check_whole, quantity
 
 
 def routing_saturation(
@@ -115,8 +115,7 @@ def expert_paths(
     Raises:
         ValueError: for a model of a single layer, fewer than one path, or texts and runs that do not fit together.
     """
-    if n_paths < 1:
-        raise ValueError(f"n_paths={n_paths}: expected at least 1")
+    check_whole(1, n_paths=n_paths)
     routes = collect(source, texts, None, "expert_paths", progress)
     chosen, n = routes.chosen, len(routes.token_id)
     if len(chosen) < 2:

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from workbench.activations import Run
 from workbench.experiments.experts.routes import Routes, Source, check_shuffles, collect
-from workbench.experiments.rows import quantity
+from workbench.experiments.rows import check_whole, quantity
 from workbench.experiments.texts import token_texts
 from workbench.model import HookedGptOss
 
@@ -172,13 +172,12 @@ def vocabulary_specialisation(
     Raises:
         ValueError: if no id is seen ``min_count`` times, or for texts and runs that do not fit together.
     """
+    check_whole(1, min_count=min_count, max_tokens=max_tokens)
     routes = collect(source, texts, None, "vocabulary_specialisation", progress)
     ids, inverse, counts = np.unique(routes.token_id, return_inverse=True, return_counts=True)
     kept = np.flatnonzero(counts >= min_count)
     if not len(kept):
         raise ValueError(f"no token is seen {min_count} times (the most frequent {counts.max()}); give more text")
-    if max_tokens < 1:
-        raise ValueError(f"max_tokens={max_tokens}: expected at least 1")
     kept = kept[np.argsort(-counts[kept], kind="stable")][:max_tokens]
     n_experts = routes.config.n_experts
     pairs = inverse.reshape(-1)[:, None] * n_experts + routes.experts

@@ -17,7 +17,7 @@ from workbench.experiments.contrast import at_least_float32
 from workbench.experiments.lenses.direct import Reader, column_of
 from workbench.experiments.metrics import Token
 from workbench.experiments.readers import normed, slots_out
-from workbench.experiments.rows import check_index, numpy, provenance, quantity
+from workbench.experiments.rows import check_index, check_whole, numpy, provenance, quantity
 from workbench.experiments.texts import read_out, token_texts
 from workbench.model import HookedGptOss
 from workbench.model.interrupts import without_gradients
@@ -67,7 +67,9 @@ def unchosen_experts(
     """
     config = run.model.config
     check_index("layer", layer, config.n_layers)
-    if n < 0 or not 1 <= top_k <= config.d_vocab:
+    check_whole(0, n=n)
+    check_whole(1, top_k=top_k)
+    if not 1 <= top_k <= config.d_vocab:
         raise ValueError(f"n={n}, top_k={top_k}: expected at least 0, and 1 to {config.d_vocab}")
     column = column_of(run, row, position)
     here = _Here.of(run, layer, row, column, recording, sources)

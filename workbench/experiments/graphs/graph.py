@@ -9,6 +9,7 @@ import xarray as xr
 from workbench.experiments.graphs.graph_nodes import Step
 from workbench.experiments.graphs.trace import Trace
 from workbench.experiments.metrics import Token
+from workbench.experiments.rows import check_whole
 from workbench.model import HookedGptOss
 
 
@@ -71,9 +72,8 @@ def attribution_graph(
     >>> graph.adjacency.dims
     ('target', 'source')
     """
-    for name, value, least in (("n_nodes", n_nodes, 1), ("confirm", confirm, 0)):
-        if value < least:
-            raise ValueError(f"{name}={value}: expected at least {least}")
+    check_whole(1, n_nodes=n_nodes)
+    check_whole(0, confirm=confirm)
     trace = Trace(model, tokens, target, n_nodes, row=row, logits_at=logits_at, on_step=on_step)
     trace.confirm(confirm, on_step)
     return trace.dataset()

@@ -63,7 +63,8 @@ def lens_difference(run: Run, other: Run, target: int | str | None = None, row: 
     model = run.model
     variables["top_token"] = (("pos", "layer"), token_texts(model, variables["top_id"][1]), quantity("likeliest token"))
     variables["other_token"] = (("pos", "layer"), token_texts(model, variables["other_id"][1]), quantity("the other's"))
-    variables["other_pos"] = ("pos", partner, quantity("position in the other run, −1 without"))
+    at = np.where(partner >= 0, others.cpu().numpy()[partner], -1)  # columns, as those of pos
+    variables["other_pos"] = ("pos", at, quantity("position in the other run, −1 without"))
     variables["target_token"] = ("pos", token_texts(model, numpy(target_ids)), quantity("token that is followed"))
     followed = "the final prediction" if target is None else str(target)
     about = {"target": followed, "other": other.name or "other"}

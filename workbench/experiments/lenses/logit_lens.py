@@ -12,7 +12,7 @@ from torch import Tensor
 
 from workbench.activations import Run
 from workbench.experiments.metrics import token_id
-from workbench.experiments.rows import numpy, provenance, quantity, real_columns, row_coords
+from workbench.experiments.rows import is_whole, numpy, provenance, quantity, real_columns, row_coords
 from workbench.experiments.texts import token_texts
 from workbench.model import HookedGptOss
 from workbench.model.interrupts import without_gradients
@@ -54,8 +54,8 @@ def logit_lens(
     [23, 17, 1, 1, 1]
     """
     model, columns = run.model, real_columns(run, row)
-    if not 1 <= top_k <= model.config.d_vocab:
-        raise ValueError(f"top_k={top_k}: expected 1 to d_vocab={model.config.d_vocab}")
+    if not is_whole(top_k) or not 1 <= top_k <= model.config.d_vocab:
+        raise ValueError(f"top_k={top_k!r}: expected 1 to d_vocab={model.config.d_vocab}")
     final = run.logits[row, columns]
     targets = single_target(model, target, final)
     layers = np.arange(EMBEDDING, model.config.n_layers)

@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from workbench.activations import Run
 from workbench.experiments.lenses.logit_lens import EMBEDDING, logit_lens
+from workbench.experiments.rows import check_whole
 from workbench.experiments.texts import about, rows_of
 from workbench.model import HookedGptOss
 from workbench.model.interrupts import gradient_mode_kept, without_gradients
@@ -100,8 +101,9 @@ def train_tuned_lens(
     Raises:
         ValueError: for no text, or fewer than one step or token.
     """
-    if steps < 1 or tokens_per_step < 1:
-        raise ValueError(f"steps={steps}, tokens_per_step={tokens_per_step}: expected at least 1 of each")
+    check_whole(1, steps=steps, tokens_per_step=tokens_per_step)
+    if not 0 < learning_rate < float("inf"):
+        raise ValueError(f"learning_rate={learning_rate}: expected a number above 0")
     streams = _streams(model, texts)
     n, d = model.config.n_layers, model.config.d_model
     change, bias = (torch.zeros(*size, device=streams.device, requires_grad=True) for size in ((n, d, d), (n, d)))

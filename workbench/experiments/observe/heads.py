@@ -11,8 +11,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workbench.activations import Run, run
-from workbench.experiments.rows import check_index, numpy, provenance, quantity, real_columns
+from workbench.experiments.rows import check_index, check_whole, numpy, provenance, quantity, real_columns
 from workbench.model import HookedGptOss
+from workbench.model.memory import NotEnoughMemory, check_memory, readable
 
 KINDS = ("previous_token", "duplicate_token", "induction")
 
@@ -30,15 +31,17 @@ def head_scores(model: HookedGptOss, length: int = 32, n_rows: int = 4, seed: in
 
     Raises:
         ValueError: for a length below 2, or no rows.
+        NotEnoughMemory: where the patterns would not fit.
 
     >>> scores = experiments.head_scores(model).score
     >>> dict(scores.sizes)
     {'kind': 3, 'layer': 4, 'head': 8}
     """
-    if length < 2 or n_rows < 1:
-        raise ValueError(f"length={length}, n_rows={n_rows}: expected at least 2 tokens and 1 row")
-    tokens = _said_twice(model, length, n_rows, seed)
-    done = run(model, tokens, sites=lambda name: name.endswith(("hook_pattern", "hook_sink")))
+    check_whole(2, length=length)
+    check_whole(1, n_rows=n_rows)
+    kept = model.sites.select(lambda name: name.endswith(("hook_pattern", "hook_sink")))
+    _check_fits(model, length, n_rows, kept)
+    done = run(model, _said_twice(model, length, n_rows, seed), sites=kept)
     by_layer = [_scores(done, layer, length) for layer in range(model.config.n_layers)]
     score, without_sink, sink = (
         np.stack([numpy(part) for part in parts], axis=-2) for parts in zip(*by_layer, strict=True)
@@ -52,6 +55,18 @@ def head_scores(model: HookedGptOss, length: int = 32, n_rows: int = 4, seed: in
     coords = {"kind": list(KINDS), "layer": np.arange(score.shape[1]), "head": np.arange(score.shape[2])}
     about = {"length": length, "n_rows": n_rows, "seed": seed}
     return xr.Dataset(variables, coords, provenance(done, "head_scores", **about))
+
+
+def _check_fits(model: HookedGptOss, length: int, n_rows: int, kept: list[str]) -> None:
+    """Before the tokens are drawn: of a text that is far too long, they alone would not fit."""
+    try:
+        check_memory(model, (n_rows, 2 * length), kept)
+    except NotEnoughMemory as error:
+        error.args = (
+            f"length={length}, n_rows={n_rows}: the patterns of {n_rows:,} × {2 * length:,} tokens need "
+            f"{readable(error.needed)}, and {readable(error.free)} are free; give a shorter length or fewer rows",
+        )
+        raise
 
 
 def _said_twice(model: HookedGptOss, length: int, n_rows: int, seed: int) -> Int[Tensor, "batch pos"]:

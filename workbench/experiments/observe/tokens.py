@@ -34,6 +34,8 @@ def tokens(source: Run | HookedGptOss, input: Any = None, row: int = 0) -> xr.Da
             raise ValueError("an input was given with a run, which has its own; leave it out, or pass run.model")
         surprise = {"surprise": ("pos", numpy(_surprise(source, row)), quantity("−ln p(token | before)", "nats"))}
         return xr.Dataset(surprise, row_coords(source, row), provenance(source, "tokens", row))
+    if not isinstance(source, HookedGptOss):
+        raise TypeError(f"source={source!r:.60}: expected a run, or a model with an input")
     ids, mask = source.as_batch(input)
     if not 0 <= row < len(ids):
         raise ValueError(f"row={row}: this input has rows 0 to {len(ids) - 1}")

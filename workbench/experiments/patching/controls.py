@@ -17,7 +17,7 @@ from workbench.experiments.patching.cells import SITES, WATCHED, Cell, all_cells
 from workbench.experiments.patching.grid import component_cells, component_sites
 from workbench.experiments.patching.joint import Left
 from workbench.experiments.patching.setting import Setting, chosen_layers, set_up
-from workbench.experiments.rows import numpy, provenance, quantity
+from workbench.experiments.rows import is_whole, numpy, provenance, quantity
 from workbench.experiments.watch import Cancel, asked_to_stop
 from workbench.model import HookedGptOss
 from workbench.model.interrupts import without_gradients
@@ -66,7 +66,7 @@ def patching_controls(
     Raises:
         ValueError, KeyError: as ``patching_grid``.
     """
-    if part not in PARTS or (together and part in SITES) or n < 1:
+    if part not in PARTS or (together and part in SITES) or not is_whole(n) or n < 1:
         raise ValueError(f"part={part!r}, together={together}, n={n}: expected one of {PARTS}, together only of the "
                          "last two, and at least 1 control")  # fmt: skip
     layers, draw = chosen_layers(model, layers), np.random.default_rng(seed)

@@ -27,7 +27,8 @@ FIRST_GROUP, LARGEST_GROUP = 16, 256  # cells that are ordered among themselves 
 
 @dataclass(frozen=True, eq=False)
 class Text:
-    """The corrupted row without its padding, up to the position whose logits are read, and where its tokens stand."""
+    """The row that is patched (the corrupted one, but for noising) without its padding, up to the position whose logits
+    are read, and where its tokens stand; the ``clean_`` ones are of the run that is taken from."""
 
     tokens: Int[Tensor, "1 pos"]
     clean_tokens: Int[Tensor, "1 pos"]
@@ -143,10 +144,13 @@ class Setting:
         theirs = _coords(self.good, self.text.clean_tokens, self.text.clean_columns, self.pos)
         other = "clean" if self.direction == "denoising" else "corrupted"
         coords |= {f"{other}_{name}": theirs[name] for name in ("token", "token_id")}
-        about = {"metric": self.said, "corrupted_run": self.text.name, "logits_at": int(self.text.columns[-1])}
+        runs = (self.good.name or "", self.text.name)
+        clean_run, corrupted_run = runs if self.direction == "denoising" else runs[::-1]
+        about: dict[str, Any] = {"metric": self.said, "corrupted_run": corrupted_run}
+        about["logits_at"] = int(self.text.columns[-1])
         about["cells_left"] = int(np.isnan(table).sum())
         attrs = provenance(self.good, experiment, self.row, direction=self.direction, **about)
-        return xr.Dataset(variables, coords | axes, attrs)
+        return xr.Dataset(variables, coords | axes, attrs | {"run": clean_run})
 
 
 def sizes(order: xr.DataArray | None, grid: Grid) -> np.ndarray | None:
@@ -192,8 +196,9 @@ def set_up(
         raise ValueError(f"direction={direction!r}: expected one of {get_args(Direction)}")
     measure, said = as_metric(model, metric)
     taken, patched = (clean, corrupted) if direction == "denoising" else (corrupted, clean)
-    good = _clean_run(model, taken, sites)
-    text = _text(model, good, patched, row, logits_at)
+    names = ("clean", "corrupted") if direction == "denoising" else ("corrupted", "clean")
+    good = _run_taken_from(model, taken, sites, names[0])
+    text = _text(model, good, patched, row, logits_at, names)
     pos = _chosen_positions(text.columns, positions)
     # Without its padding and what comes after the logits that are read, the row is one whole text.
     recording = model.record(text.tokens, layers=range(min(layers), model.config.n_layers))
@@ -203,45 +208,48 @@ def set_up(
     return Setting(model, good, text, row, measure, said, direction, recording, pos, (before, after))
 
 
-def _clean_run(model: HookedGptOss, given: Run | Any, sites: list[str]) -> Run:
+def _run_taken_from(model: HookedGptOss, given: Run | Any, sites: list[str], name: str) -> Run:
     if not isinstance(given, Run):
         return run(model, given, sites=sites)
     if given.model is not model:
-        raise ValueError(f"clean is a run of another model, {given.model.config.name!r}; give its tokens to run here")
+        raise ValueError(f"{name} is a run of another model, {given.model.config.name!r}; give its tokens to run here")
     return given
 
 
-def _text(model: HookedGptOss, good: Run, corrupted: Run | Any, row: int, logits_at: int | None) -> Text:
-    if isinstance(corrupted, Run):
-        _check_unedited(model, corrupted)
-        tokens, mask, name = corrupted.tokens, corrupted.attention_mask, corrupted.name or ""
+def _text(
+    model: HookedGptOss, good: Run, patched: Run | Any, row: int, logits_at: int | None, names: tuple[str, str]
+) -> Text:
+    """``names``: what the caller calls the run that is taken from, and the one that is patched."""
+    if isinstance(patched, Run):
+        _check_unedited(model, patched, names[1])
+        tokens, mask, name = patched.tokens, patched.attention_mask, patched.name or ""
     else:
-        tokens, mask, name = *model.as_batch(corrupted), ""
+        tokens, mask, name = *model.as_batch(patched), ""
     if not 0 <= row < len(tokens):
-        raise ValueError(f"row={row}: corrupted has rows 0 to {len(tokens) - 1}")
+        raise ValueError(f"row={row}: {names[1]} has rows 0 to {len(tokens) - 1}")
     real = torch.ones_like(tokens[row]) if mask is None else mask[row]
     columns, clean_columns = real.nonzero()[:, 0], real_columns(good, row)
     if len(columns) != len(clean_columns):
         raise ValueError(
-            f"clean has {len(clean_columns)} tokens and corrupted {len(columns)}: expected as many, so that each "
+            f"{names[0]} has {len(clean_columns)} tokens and {names[1]} {len(columns)}: expected as many, so that each "
             "position has its counterpart"
         )
     if logits_at is not None:
         if logits_at not in columns.tolist():
-            raise ValueError(f"logits_at={logits_at}: the corrupted row has positions {_span(columns)}")
+            raise ValueError(f"logits_at={logits_at}: the {names[1]} row has positions {_span(columns)}")
         end = columns.tolist().index(logits_at) + 1
         columns, clean_columns = columns[:end], clean_columns[:end]
     return Text(tokens[row, columns][None], good.tokens[row, clean_columns][None], columns, clean_columns, name)
 
 
-def _check_unedited(model: HookedGptOss, corrupted: Run) -> None:
-    if corrupted.model is not model:
+def _check_unedited(model: HookedGptOss, patched: Run, name: str) -> None:
+    if patched.model is not model:
         raise ValueError(
-            f"corrupted is a run of another model, {corrupted.model.config.name!r}; give its tokens to run here"
+            f"{name} is a run of another model, {patched.model.config.name!r}; give its tokens to run here"
         )
-    if corrupted.interventions or corrupted.routing != "live":
-        did = "; ".join(map(str, corrupted.interventions)) or f"routing={corrupted.routing!r}"
-        raise ValueError(f"corrupted was edited itself ({did}), and its cells would run without that; give it unedited")
+    if patched.interventions or patched.routing != "live":
+        did = "; ".join(map(str, patched.interventions)) or f"routing={patched.routing!r}"
+        raise ValueError(f"{name} was edited itself ({did}), and its cells would run without that; give it unedited")
 
 
 def _first_difference(model: HookedGptOss, good: Run, text: Text) -> int:
