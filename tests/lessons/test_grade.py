@@ -454,6 +454,15 @@ def test_a_folder_without_notebooks_is_one_clear_line(tmp_path: Path, content: s
     assert "no notebook" in said if content == "empty" else "is no folder" in said
 
 
+@pytest.mark.parametrize("option", ["--json", "--csv"])
+def test_grades_that_cannot_be_written_are_said_before_anything_is_graded(tmp_path: Path, option: str, capsys):
+    store(tmp_path / "class/ada/04_attention.ipynb", handed_in(RIGHT))
+    for place in (tmp_path / "nowhere" / "grades", tmp_path):
+        assert cli.main(["grade", str(tmp_path / "class"), option, str(place)]) == 1
+        said = capsys.readouterr()
+        assert said.out == "" and str(place) in said.err and "cannot be written" in said.err
+
+
 @pytest.mark.parametrize("option", [["--timeout", "0"], ["--timeout", "nan"], ["--memory", "much"]])
 def test_a_limit_that_is_none_is_refused(option: list[str], capsys):
     with pytest.raises(SystemExit):

@@ -103,6 +103,21 @@ def test_what_one_student_has_done_is_not_copied_to_another(tmp_path: Path):
     assert set(contents(tmp_path / "to")) == {"01.ipynb"}
 
 
+def test_a_copy_that_ended_half_way_is_made_again_and_not_taken_for_the_users(tmp_path: Path, monkeypatch):
+    (tmp_path / "from").mkdir()
+    (tmp_path / "from/01.ipynb").write_text("a whole notebook")
+
+    def full(original: Path, copy: Path) -> None:
+        copy.write_text("a wh")
+        raise OSError("the disk is full")
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="disk is full"):
+        patched.setattr(lab_command.shutil, "copyfile", full)
+        lab_command.copy_notebooks(tmp_path / "from", tmp_path / "to")
+    lab_command.copy_notebooks(tmp_path / "from", tmp_path / "to")
+    assert contents(tmp_path / "to") == {"01.ipynb": b"a whole notebook"}
+
+
 def test_a_notebook_that_the_user_removed_comes_back_and_other_files_stay(lab: Lab, shipped: dict[str, bytes]):
     lab("--dir", "mine")
     (lab.cwd / "mine" / "00_start.ipynb").unlink()

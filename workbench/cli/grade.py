@@ -51,6 +51,9 @@ def run(given: argparse.Namespace) -> int:
     from workbench.lessons.grading.grade import Limits
     from workbench.lessons.grading.report import printable
 
+    for path in (given.json, given.csv):  # before an hour of work, not after it
+        if path is not None and (path.is_dir() or not path.parent.is_dir()):
+            raise ValueError(f"{path} cannot be written: expected a file in a folder that is there")
     jobs = given.jobs or max(1, (os.cpu_count() or 2) // 2)
     limits = Limits(given.timeout, int(given.memory * 1e9))
     with tqdm(unit="notebook", disable=given.quiet or not sys.stderr.isatty()) as bar:
@@ -61,11 +64,11 @@ def run(given: argparse.Namespace) -> int:
 
         lessons = choose(given.lesson)
         found = grade(given.folder, course(), lessons=lessons, limits=limits, seed=given.seed, jobs=jobs, step=step)
+    for line in found.lines():
+        print(line)
     for path, text in ((given.json, found.json), (given.csv, found.csv)):
         if path is not None:
             path.write_text(text(), encoding="utf-8")
-    for line in found.lines():
-        print(line)
     for line in found.problems:
         print(f"workbench: {printable(line)}", file=sys.stderr)
     return 1 if found.problems else 0

@@ -74,7 +74,9 @@ def copy_notebooks(source: Path, folder: Path) -> list[str]:
         copy = folder / name
         if not copy.exists():
             copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(original, copy)
+            part = copy.with_name(f".{copy.name}.part")  # half a copy would be kept as yours for ever
+            shutil.copyfile(original, part)
+            part.replace(copy)
             lines.append(f"copied     {name}")
         elif copy.read_bytes() == original.read_bytes():
             lines.append(f"unchanged  {name}")
