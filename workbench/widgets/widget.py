@@ -6,6 +6,7 @@ import itertools
 import threading
 import uuid
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -37,8 +38,9 @@ class LiveView(anywidget.AnyWidget):
         single: a view's name, to show it alone, without the shell.
     """
 
-    _esm = STATIC / "bench.js"
-    _css = STATIC / "bench.css"
+    # Text, and no paths: for a file anywidget makes a watcher that holds every widget for ever, closed ones too.
+    _esm = traitlets.Unicode().tag(sync=True)
+    _css = traitlets.Unicode().tag(sync=True)
     _static_id = traitlets.Unicode().tag(sync=True)
     _single = traitlets.Unicode(allow_none=True, default_value=None).tag(sync=True)
     session: Session
@@ -55,6 +57,14 @@ class LiveView(anywidget.AnyWidget):
         super().__init__(_static_id=uuid.uuid4().hex[:12], _single=single)
         session.send, session.on_settled = self._push, self._settled
         self.on_msg(self._heard)
+
+    @traitlets.default("_esm")
+    def _script(self) -> str:
+        return _read("bench.js")
+
+    @traitlets.default("_css")
+    def _style(self) -> str:
+        return _read("bench.css")
 
     # ------------------------------------------------------------ messages
 
@@ -162,6 +172,11 @@ class LiveView(anywidget.AnyWidget):
             if part in self.__dict__:
                 getattr(self, part).close()
         super().close()
+
+
+@cache
+def _read(name: str) -> str:
+    return (STATIC / name).read_text(encoding="utf-8")
 
 
 def _plain(given: Any) -> Any:
