@@ -366,7 +366,7 @@ def test_the_mean_is_over_the_corrupted_texts_of_all_pairs_whatever_their_length
     logits = [model.run_with_hooks(torch.tensor([pair.clean]), fwd_hooks=hooks)[0, -1] for pair in pairs]
     truth = [float(row[pair.right] - row[pair.wrong]) for row, pair in zip(logits, pairs, strict=True)]
     data = faithfulness(model, Circuit(), pairs, ablation="mean", kinds=("head",), progress=False)
-    np.testing.assert_allclose(data.empty, truth, atol=1e-12)
+    np.testing.assert_allclose(data.empty, truth, rtol=1e-5, atol=1e-5)  # float32, summed in another order
 
 
 def test_a_metric_that_names_a_token_a_pair_fits_pairs_of_several_lengths(
