@@ -79,7 +79,7 @@ SCHEMAS = (
     "PRAGMA user_version=-1",
     "DELETE FROM records",
     "UPDATE records SET seq=seq+9223372036854775000",
-    "UPDATE records SET text=hex(randomblob(30000000))",
+    "UPDATE records SET text=hex(zeroblob(30000000))",
 )
 COLUMNS = (
     "id kind name model fingerprint recipe started seconds session environment tokens shape tokens_digest mask "
