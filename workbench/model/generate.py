@@ -165,9 +165,8 @@ class Generation:
             return logits.argmax(-1)
         logits = logits.float().cpu()
         scaled = logits / self.temperature
-        if not bool(
-            scaled[logits.isfinite()].isfinite().all()
-        ):  # so cold that it overflows: only the likeliest are left
+        overflows = not bool(scaled[logits.isfinite()].isfinite().all())
+        if overflows:  # so cold that only the likeliest are left
             scaled = torch.zeros_like(logits).masked_fill(logits < logits.amax(-1, keepdim=True), float("-inf"))
         kept = _nucleus(_strongest(scaled, self.top_k), self.top_p)
         return torch.multinomial(kept.softmax(-1), 1, generator=self._generator)[:, 0].to(self.tokens.device)
