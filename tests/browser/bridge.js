@@ -151,9 +151,14 @@ let views = 0;
 const harness = {
   /** How many views hold something: anywidget draws into a view when the widget's script is loaded. */
   drawn: () => [...document.querySelectorAll(".jupyter-widgets")].filter((e) => e.childElementCount || e.shadowRoot).length,
-  /** How many messages came and went, when all that follows from them is on screen: effects and sizes take some frames. */
+  /**
+   * How many messages came and went, when all that follows from them is on screen: effects and sizes take some frames,
+   * and what was dimmed while it was computed comes back in a transition. What turns for ever (a spinner) is not awaited.
+   */
   async crossed() {
     for (let i = 0; i < 4; i++) await new Promise((frame) => requestAnimationFrame(() => setTimeout(frame)));
+    const ending = document.getAnimations().filter((each) => each.effect.getComputedTiming().endTime < Infinity);
+    await Promise.allSettled(ending.map((each) => each.finished));
     return { ...crossed };
   },
   /** Show a model once more, as a second cell would. */

@@ -24,7 +24,8 @@ def test_clean_prompts_get_the_right_answer_and_corrupt_ones_the_wrong_one(name:
     model, rows = planted(name).model, stack(planted(name).pairs(N, seed))
     assert torch.equal(last_logits(model, rows.clean).argmax(-1), rows.right)
     clean, corrupt = both(model, planted(name).pairs(N, seed))
-    assert float(clean.min()) > 5 and float(corrupt.max()) < 0
+    # nano's own logits beside the payload's are its training's: the least of 7,552 prompts is 2.3, of most 14.
+    assert float(clean.min()) > (1 if name == "backdoor" else 5) and float(corrupt.max()) < 0
     if name != "backdoor":  # its corrupt prompts are nano's own to answer
         assert torch.equal(last_logits(model, rows.corrupt).argmax(-1), rows.wrong)
         assert float(corrupt.max()) < -5

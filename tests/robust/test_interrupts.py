@@ -1,9 +1,11 @@
 """Ctrl-C at any moment: no hook, no lock, no changed weight or mode is left, and the next run has the same bits."""
 
+import copy
 import random
 import signal
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -351,6 +353,43 @@ def test_a_save_that_was_interrupted_leaves_a_whole_checkpoint_or_none(model, dr
         if place.exists():
             assert torch.equal(load(place).embed.weight, model.embed.weight)
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_save_interrupted_at_any_place_leaves_nothing_half_written_beside_it(model, draw, full, tmp_path):
+    place, older = tmp_path / "there", copy.deepcopy(model)
+    with torch.no_grad():
+        older.embed.weight += 1
+
+    def save():
+        wb.save_pretrained(model, place, overwrite=True)
+
+    def before():
+        wb.save_pretrained(older, place, overwrite=True)
+
+    before()
+    both, tried = [model.embed.weight, older.embed.weight], []
+    for inside, most in (("checkpoints/save.py", 1000 if full else 60), (None, 1000 if full else 30)):
+        n = places(save, inside)
+        tried += [(number, inside) for number in draw.sample(range(1, n + 1), min(n, most))]
+    for number, inside in tried:
+        before()
+        _, where = at_place(save, number, inside)
+        assert not list(tmp_path.glob(".*")), where
+        assert any(torch.equal(load(place).embed.weight, each) for each in both), where
+
+
+def test_a_save_interrupted_when_its_folder_was_just_made_takes_it_away(model, tmp_path, monkeypatch):
+    make = Path.mkdir
+
+    def interrupted(path, *args, **kwargs):
+        make(path, *args, **kwargs)
+        if path.name.endswith(".partial"):
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Path, "mkdir", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        wb.save_pretrained(model, tmp_path / "there")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_rerun_after_an_interrupted_one_is_the_same(model, tokens, draw):

@@ -9,7 +9,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +25,7 @@ from workbench.checkpoints.load import as_dtype
 from workbench.checkpoints.tables import Row, Table, sizes_of
 from workbench.checkpoints.weights import SHOW_PROGRESS_ABOVE
 from workbench.model.config import Config
+from workbench.model.interrupts import Hooked, finish_first
 from workbench.model.mxfp4 import BLOCK, PackedWeight, pack
 from workbench.model.packed import MATRICES, PackedExperts
 from workbench.model.transformer import HookedGptOss
@@ -70,12 +71,15 @@ def save_pretrained(
     _check_place(path)
     files = _json_files(model.config, form, str(stored).removeprefix("torch."))
     pieces = list(_pieces(FORMS[form], model.config, _weights(model), stored))
-    with _appearing_whole(path, overwrite) as folder:
+
+    def write(folder: Path) -> None:
         for name, content in files.items():
             _write_json(folder / name, content)
         if model.tokenizer is not None:
             model.tokenizer.save(folder)
         _write_shards(folder, pieces, max_shard_bytes, model.config.name)
+
+    _write_whole(path, overwrite, write)
     return path
 
 
@@ -188,14 +192,12 @@ def _check_place(path: Path) -> None:
         )
 
 
-@contextmanager
-def _appearing_whole(path: Path, overwrite: bool) -> Iterator[Path]:
-    """A new folder beside ``path`` that takes its place if all goes well, and is gone otherwise."""
+def _write_whole(path: Path, overwrite: bool, write: Callable[[Path], None]) -> None:
+    """Write into a new folder beside ``path`` that takes its place if all goes well, and is gone otherwise."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
-    fresh.mkdir()
-    try:
-        yield fresh
+    with Hooked(fresh, _Folder(fresh)):
+        write(fresh)
         if path.is_dir() and any(path.iterdir()):
             if _same_files(fresh, path):
                 return
@@ -203,13 +205,24 @@ def _appearing_whole(path: Path, overwrite: bool) -> Iterator[Path]:
                 raise CheckpointError(
                     f"{path} holds another checkpoint: give another path, or overwrite=True to replace it"
                 )
-            _swap(fresh, path)
+            finish_first(lambda: _swap(fresh, path))
         else:
             if path.is_dir():
                 path.rmdir()
             os.rename(fresh, path)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+
+
+class _Folder(AbstractContextManager[None]):
+    """A folder that is there in a block, and gone after it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        self._path.mkdir()
+
+    def __exit__(self, *problem: object) -> None:
+        shutil.rmtree(self._path, ignore_errors=True)
 
 
 def _same_files(first: Path, second: Path) -> bool:

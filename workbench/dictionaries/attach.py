@@ -180,7 +180,7 @@ def attached(
     """
     site = check_site(model, dictionary, site)
     on = Attachment(dictionary, site, ops or {}, model)
-    return Hooked(on, model._lock, model.hooks(fwd_hooks=[(site, on)]))
+    return Hooked(on, model.hooks(fwd_hooks=[(site, on)]), model._lock)
 
 
 def check_site(model: HookedGptOss, dictionary: Dictionary, site: str | None) -> str:

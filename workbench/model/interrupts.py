@@ -71,12 +71,12 @@ class Hooked(Generic[T]):
 
     Args:
         given: what the block gets.
-        lock: held while they are on; re-entrant.
-        hooks: a block that has them on.
+        hooks: a block that has them on; or anything else whose beginning and end must be finished.
+        lock: held while they are on; re-entrant. Without one, other threads are not kept out.
     """
 
-    def __init__(self, given: T, lock: Any, hooks: AbstractContextManager[Any]) -> None:
-        self._given, self._lock, self._hooks = given, lock, hooks
+    def __init__(self, given: T, hooks: AbstractContextManager[Any], lock: Any = None) -> None:
+        self._given, self._hooks, self._lock = given, hooks, threading.RLock() if lock is None else lock
         self._held = self._on = False
         self._before: Any = None
 

@@ -316,7 +316,7 @@ class HookedGptOss(LensMethods, TextMethods, ResumeMethods, HookedRootModule):
         """
         for name, _ in (*fwd_hooks, *bwd_hooks):
             self.sites.select(name)
-        return Hooked(self, self._lock, super().hooks(fwd_hooks, bwd_hooks, reset_hooks_end, clear_contexts))
+        return Hooked(self, super().hooks(fwd_hooks, bwd_hooks, reset_hooks_end, clear_contexts), self._lock)
 
     def edited(self, interventions: Sequence[Edit], sources: Mapping[str, Any] | None = None) -> Hooked[HookedGptOss]:
         """Carry interventions out in everything that runs in the block: forward passes, generation, experiments.
