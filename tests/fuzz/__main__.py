@@ -15,6 +15,6 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**31))
     parser.add_argument("--processes", type=int, default=min(4, os.cpu_count() or 1))
     given = parser.parse_args()
-    report = fuzz(given.number, given.seed, given.processes)
+    report = fuzz(given.number, given.seed, given.processes, progress=True)
     print("\n".join(report.lines()))
     sys.exit(bool(report.failures))

@@ -1,7 +1,8 @@
 """Inputs of all kinds, one after the other, in a process of their own: watched, and with a limit to its memory.
 
-``python -m tests.fuzz.run NUMBER SEED``: prints one line of JSON when it is done. ``--kind NAME --only I`` runs input I
-of a kind again, with its traceback, and prints it.
+``python -m tests.fuzz.run NUMBER SEED --place FOLDER``: what was found so far stands in FOLDER/so-far.json before each
+input, so that the death of the process loses none of it; ``--after KIND I`` goes on behind that input. ``--kind NAME
+--only I`` runs input I of a kind again, with its traceback, and prints it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import faulthandler
 import json
 import os
 import shutil
-import sys
 import tempfile
 import time
 import traceback
@@ -35,16 +35,16 @@ class Runner:
     def __init__(self, place: Path, seed: int) -> None:
         self.inside, self.outside = place / "inside", place / "outside"
         self.outside.mkdir()
-        self.last = place / "last.json"
+        self.so_far = place / "so-far.json"
         self.seed = seed
         self.guard = Guard(place, self.outside)
         self.counts: dict[str, dict[str, int]] = {}
         self.failures: list[dict[str, Any]] = []
 
-    def kind(self, kind: Kind, number: int) -> None:
-        """So many inputs of a kind, and its valid one first, which must be accepted."""
+    def kind(self, kind: Kind, number: int, first: int = 0) -> None:
+        """A kind's inputs from the first to so many, and its valid one before, which must be accepted."""
         count = self.counts[kind.name] = {"tried": 0, "accepted": 0, "refused": 0, "failed": 0}
-        for i in range(-1, number):
+        for i in (-1, *range(first, number)):
             verdict = self.one(kind, i)
             if i < 0 and verdict == "refused":
                 self.fail(kind, i, None, "the valid input was refused")
@@ -58,7 +58,7 @@ class Runner:
         shutil.rmtree(self.inside, ignore_errors=True)
         self.inside.mkdir()
         put(self.inside, case)
-        self.last.write_text(json.dumps({"kind": kind.name, "input": i, "seed": self.seed}))
+        self.say(kind.name, i)
         faulthandler.dump_traceback_later(HANGS, exit=True)
         began = time.thread_time()
         verdict, wrong = self._verdict(kind, case, loud)
@@ -77,6 +77,13 @@ class Runner:
             self.fail(kind, i, case, wrong)
             return "failed"
         return verdict
+
+    def say(self, kind: str | None = None, i: int = -1) -> None:
+        """Leave what was found so far, and the input that is next, for whoever began this process."""
+        at = {"kind": kind, "input": i, "counts": self.counts, "failures": self.failures}
+        fresh = self.so_far.with_suffix(".new")
+        fresh.write_text(json.dumps(at))
+        fresh.replace(self.so_far)  # never read half-written
 
     def _verdict(self, kind: Kind, case: Case, loud: bool) -> tuple[str, str | None]:
         try:
@@ -145,6 +152,8 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("number", type=int)
     parser.add_argument("seed", type=int)
+    parser.add_argument("--place", type=Path)
+    parser.add_argument("--after", nargs=2, metavar=("KIND", "I"))
     parser.add_argument("--kind")
     parser.add_argument("--only", type=int)
     given = parser.parse_args()
@@ -153,6 +162,7 @@ def main() -> None:
         tempfile.tempdir = str(Path(place) / "temp")  # what is put aside for a moment may stand there
         Path(tempfile.tempdir).mkdir()
         runner = Runner(Path(place), given.seed)
+        runner.so_far = (given.place or Path(place)) / "so-far.json"
         chosen = [kind for kind in KINDS if given.kind in (None, kind.name)]
         many = numbers(given.number) if given.kind is None else {given.kind: given.number}
         for kind in chosen:  # once before the limit, so that what is imported late is there
@@ -162,12 +172,11 @@ def main() -> None:
         if given.only is not None:
             print(runner.one(chosen[0], given.only, loud=True), json.dumps(runner.failures, indent=1))
             return
-        times = {}
+        name, done = given.after or (chosen[0].name, -1)
+        chosen = chosen[[kind.name for kind in chosen].index(name) :]
         for kind in chosen:
-            began = time.monotonic()
-            runner.kind(kind, many[kind.name])
-            times[kind.name] = round(time.monotonic() - began, 2)
-        sys.stdout.write(json.dumps({"counts": runner.counts, "failures": runner.failures, "seconds": times}) + "\n")
+            runner.kind(kind, many[kind.name], int(done) + 1 if kind.name == name else 0)
+        runner.say()
 
 
 if __name__ == "__main__":

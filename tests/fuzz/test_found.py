@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from safetensors.torch import save
 
 from tests.checkpoints.small import SMALL, write_raw
@@ -25,7 +26,7 @@ from workbench.checkpoints.shards import Shards
 from workbench.dictionaries import Dictionary, load_dictionary, save_dictionary
 from workbench.interventions import InterventionError, as_dict, from_json
 from workbench.prompts import PromptError, load_pairs
-from workbench.sweeps.journal import Journal, JournalError, framed
+from workbench.sweeps.journal import Journal, JournalError, decoded, encoded, framed
 from workbench.text import Tokenizer, TokenizerError
 from workbench.widgets import chats, recipes, workspace
 from workbench.widgets.views.steering_files import from_file
@@ -210,15 +211,24 @@ def test_a_line_of_prompts_that_json_cannot_read_is_refused_with_its_number(tmp_
         b'[["a", {"v": "x"}]]\n',
         DEEP.encode() + b"\n",
         ARRAY.replace(b"<f8", b"|O"),
+        ARRAY.replace(b"<f8", b"0"),
+        ARRAY.replace(b"<f8", b"(1,)f8"),
         ARRAY.replace(b"[1]", b"[-1]"),
     ],
-    ids=range(9),
+    ids=range(11),
 )
 def test_a_whole_record_that_we_did_not_write_is_refused(tmp_path: Path, payload: bytes):
     journal = Journal(tmp_path, "study")
     (tmp_path / "study" / "x.cells").write_bytes(framed(payload))
     with pytest.raises(JournalError, match="none of ours"):
         list(journal.read())
+
+
+@pytest.mark.parametrize("dtype", ["?", "i1", "u2", ">i8", "f2", "f8", "c16", "S3", "U7", "M8[ns]", "m8[s]"])
+def test_every_dtype_that_an_array_of_a_cell_can_have_is_read_again(dtype: str):
+    array = xr.DataArray(np.zeros(2, dtype), dims=["pos"])
+    ((_, value),) = decoded(encoded([("a", {"v": array})]))
+    assert value["v"].dtype == array.dtype and value["v"].identical(array)
 
 
 def test_an_error_about_a_long_record_is_short(tmp_path: Path):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import struct
 import time
 import uuid
@@ -32,6 +33,8 @@ MAGIC = b"WBJ1"
 HEAD = struct.Struct("<4sII")
 MOST = 2**31  # bytes of one record: a length beyond it was never written by us
 SUFFIX = ".cells"
+# As ``dtype.str`` says those of numbers, texts and times.
+DTYPE = re.compile(r"[<>|=][?bBiufcSUmM][0-9]{1,9}(\[[a-zA-Z]{1,2}\])?")
 ABOUT = "study.json"
 SYNC_EVERY = 1.0  # seconds between two fsyncs: what a failure of power (not of the process) can cost
 
@@ -327,9 +330,12 @@ def _understood(path: Path, payload: bytes) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _array(found: Mapping[str, Any], raw: bytes) -> xr.DataArray:
+    # NumPy would parse other texts as Python's literals.
+    if not isinstance(found["dtype"], str) or not DTYPE.fullmatch(found["dtype"]):
+        raise ValueError(f"dtype {str(found['dtype'])[:100]!r}: expected numbers, texts or times, as '<f4'")
+    if min([0, found["at"], *found["shape"]]) < 0:
+        raise ValueError("an array of less than nothing")
     dtype = np.dtype(found["dtype"])
-    if min([0, found["at"], *found["shape"]]) < 0 or dtype.hasobject:
-        raise ValueError("an array of less than nothing, or of objects")
     n = int(np.prod(found["shape"], dtype=np.int64))
     values = np.frombuffer(raw, dtype, n, found["at"]).reshape(found["shape"]).copy()
     coords = {name: (tuple(c["dims"]), np.asarray(c["data"])) for name, c in found["coords"].items()}
