@@ -22,6 +22,7 @@ from tests.scale.test_executors import Answering, KilledWorker, cancelled
 from tests.scale.test_schedulers import Place
 from tests.small import as_in_a_notebook  # noqa: F401
 from workbench.atlases import AtlasError
+from workbench.atlases import workers as parts_in_workers
 from workbench.sweeps import cluster as clusters
 from workbench.sweeps import sweep
 from workbench.sweeps.flight import LOST
@@ -80,6 +81,14 @@ def test_two_workers_write_the_very_bytes_that_one_process_does(client, here, tm
     client.wait_for_workers(2, timeout=180)
     assert built(tmp_path / "a", client.get_executor()).complete
     assert contents(tmp_path / "a") == here
+
+
+def test_workers_whose_code_is_another_write_no_rows(client, tmp_path, monkeypatch):
+    client.wait_for_workers(2, timeout=180)
+    monkeypatch.setattr(parts_in_workers, "version", lambda: "another version")
+    with pytest.raises(RuntimeError, match="another version where the atlas began: have the same version on every"):
+        built(tmp_path / "a", client.get_executor())
+    assert not list((tmp_path / "a" / "parts").glob("*.json"))
 
 
 def test_all_workers_restarted_in_the_middle_cost_an_atlas_nothing(client, here, tmp_path):

@@ -18,6 +18,7 @@ from workbench.atlases.tables import tables_of
 from workbench.checkpoints import load_once
 from workbench.sweeps.cluster import workers_of
 from workbench.sweeps.flight import Flight
+from workbench.sweeps.version import check_same_code, code_version
 
 if TYPE_CHECKING:
     from workbench.checkpoints import Recipe
@@ -86,7 +87,7 @@ class _Parts:
         return None if planned is None else _Part(planned)
 
     def _send(self, part: _Part) -> Future[Any]:
-        future = self._workers.submit(tables_of_part, self._recipe, self._settings, part.planned)
+        future = self._workers.submit(tables_of_part, self._recipe, self._settings, part.planned, version())
         part.sent += 1
         return future
 
@@ -96,9 +97,19 @@ class _Parts:
         return False
 
 
-def tables_of_part(recipe: Recipe, settings: Settings, part: Planned) -> tuple[str, Any]:
-    """In the worker: ("done", (tables, tokens)) or ("error", the error of these documents)."""
+def version() -> str:
+    """Of the code that an atlas' rows come from."""
+    return code_version("atlases")
+
+
+def tables_of_part(recipe: Recipe, settings: Settings, part: Planned, sent_by: str) -> tuple[str, Any]:
+    """In the worker: ("done", (tables, tokens)) or ("error", the error of these documents).
+
+    Args:
+        sent_by: the version of the code that sent the part; a worker of another version writes no rows.
+    """
     try:
+        check_same_code(version(), sent_by, "atlas")
         rows = rows_of(load_once(recipe), settings, part.documents)
         return "done", (tables_of(rows, part.documents, part.first_document), len(rows.tokens))
     except Exception as error:

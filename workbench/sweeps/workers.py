@@ -17,7 +17,7 @@ from workbench.provenance import quiet
 from workbench.sweeps.grid import Cell
 from workbench.sweeps.runner import Measure
 from workbench.sweeps.study import OfModel
-from workbench.sweeps.version import code_version
+from workbench.sweeps.version import check_same_code, code_version
 
 VALUES, ERROR, LATER, UNABLE = "values", "error", "later", "unable"
 Answer = tuple[str, bytes]
@@ -121,11 +121,8 @@ def _answer(measure: Measure, batch: list[Cell]) -> Answer:
 
 def _ready(task: Task) -> Measure:
     """The measure, its model loaded."""
-    if task.version is not None and task.version != code_version():
-        raise RuntimeError(
-            f"the workbench's code here is {code_version()} and {task.version} where the sweep began: have the same "
-            "version on every machine, and restart workers that are older than it"
-        )
+    if task.version is not None:
+        check_same_code(code_version(), task.version, "sweep")
     place = _unpacked(hashlib.sha256(task.measure).hexdigest())
     if not place:
         place.append(pickle.loads(task.measure))
