@@ -131,7 +131,7 @@ def verdict(n: int, found: dict[str, float | None]) -> str:
         return "No edge was confirmed yet: the graph is of the held model, and need not be the live one's."
     r, signs = found["live_correlation"], found["live_signs"] or 0.0
     r = float("nan") if r is None else r
-    alike = f"{signs:.0%} of {n} edges have the predicted sign in the live model"
+    alike = f"{round(signs * n)} of {n} edges have the predicted sign in the live model"
     alike += f", r = {r:.2f}." if np.isfinite(r) else "."
     if n < 3 or not np.isfinite(r):
         return f"Too few edges to judge: {alike}"
