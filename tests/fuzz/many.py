@@ -76,7 +76,7 @@ def fuzz(total: int, seed: int, processes: int = 1, timeout: float = 24 * 3600, 
         each = -(-total // processes)
         parts = [_Part(Path(place) / str(number), each, seed + number) for number in range(processes)]
         running = [threads.submit(part.run, end) for part in parts]
-        with tqdm(total=total, desc="fuzz", unit=" inputs", disable=not progress) as bar:
+        with tqdm(total=total, desc="fuzz", unit=" inputs", miniters=1, disable=not progress) as bar:
             while not all(part.done() for part in running):
                 time.sleep(0.2)
                 bar.update(min(total, sum(part.tried for part in parts)) - bar.n)

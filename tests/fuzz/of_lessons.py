@@ -63,7 +63,9 @@ ODD = (
 
 @cache
 def notebook() -> dict[str, Any]:
-    made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text) for text in CELLS])
+    # Their ids are drawn at random if they are not said.
+    cells = [nbformat.v4.new_code_cell(text, id=f"cell-{i}") for i, text in enumerate(CELLS)]
+    made = nbformat.v4.new_notebook(cells=cells)
     made.metadata["workbench"] = {"lesson": "04_attention", "seed": 3}
     return json.loads(nbformat.writes(made))
 

@@ -54,12 +54,12 @@ class Runner:
 
     def one(self, kind: Kind, i: int, loud: bool = False) -> str:
         """An input: "accepted", "refused" or "failed"."""
+        self.say(kind.name, i)
+        faulthandler.dump_traceback_later(HANGS, exit=True)
         case = kind.make(None if i < 0 else Random(f"{self.seed} {kind.name} {i}"))
         shutil.rmtree(self.inside, ignore_errors=True)
         self.inside.mkdir()
         put(self.inside, case)
-        self.say(kind.name, i)
-        faulthandler.dump_traceback_later(HANGS, exit=True)
         began = time.thread_time()
         verdict, wrong = self._verdict(kind, case, loud)
         took = time.thread_time() - began

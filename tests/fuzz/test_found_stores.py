@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import sqlite3
+import subprocess
 import sys
 import time
 import warnings
@@ -22,6 +24,7 @@ import pytest
 import workbench as wb
 from tests.fuzz import of_atlases, of_lessons, of_records
 from tests.fuzz.case import Case, put
+from tests.fuzz.kinds import KINDS
 from tests.fuzz.of_bench import model
 from tests.fuzz.tokenizers import tiny_folder
 from workbench.atlases import AtlasError, CorpusError
@@ -29,7 +32,7 @@ from workbench.atlases.corpus import documents
 from workbench.lessons.grading.code import read_code
 from workbench.lessons.prediction import Prediction, ask
 from workbench.lessons.progress import FILE, Progress
-from workbench.provenance import RecordsError
+from workbench.provenance import RecordsError, schema
 from workbench.text import Tokenizer, TokenizerError, bounds
 from workbench.text.bounds import LINEAR, may_search_long
 from workbench.training.bpe import PIECES
@@ -209,6 +212,68 @@ def records(folder: Path, change: str, *given: Any) -> Any:
         else:
             connection.executescript(change)
     return wb.records(path)
+
+
+def tree_without_end(data: bytes) -> bytes:
+    """The file with 6 levels of pages above the records, each with 300 times the one below: 3.6e15 records in 60 KB."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        connection.deserialize(data)
+        # Without the index that records are counted by, they are counted themselves.
+        connection.executescript(
+            "ALTER TABLE records RENAME TO o; CREATE TABLE records AS SELECT * FROM o; DROP TABLE o"
+        )
+        connection.execute("VACUUM")
+        data = connection.serialize()
+        ((root,), (size,)) = (
+            connection.execute(query).fetchone()
+            for query in ("SELECT rootpage FROM sqlite_master WHERE name='records'", "PRAGMA page_size")
+        )
+    pages = [data[at : at + size] for at in range(0, len(data), size)]
+    leaf, levels = pages[root - 1], 6
+    pages += [bytes(size)] * (levels - 1) + [leaf]
+    for level, number in enumerate([root, *range(len(pages) - levels + 1, len(pages))]):
+        below = len(pages) - levels + 1 + level
+        cells = [below.to_bytes(4, "big") + b"\x01"] * 300
+        first = size - 5 * len(cells)
+        head = bytes([5, 0, 0]) + len(cells).to_bytes(2, "big") + first.to_bytes(2, "big") + b"\0"
+        places = b"".join((first + 5 * i).to_bytes(2, "big") for i in range(len(cells)))
+        page = head + below.to_bytes(4, "big") + places
+        pages[number - 1] = page.ljust(first, b"\0") + b"".join(cells)
+    whole = b"".join(pages)
+    return whole[:28] + len(pages).to_bytes(4, "big") + whole[32:]
+
+
+@pytest.mark.parametrize("ask", [len, repr, lambda found: len(found.filter(text="nowhere")), list])
+def test_a_file_whose_pages_name_each_other_without_end_is_refused_in_a_bounded_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ask: Callable[[Any], Any]
+):
+    monkeypatch.setattr(schema, "SECONDS", (1.0, 0.0))
+    (tmp_path / "r.sqlite").write_bytes(tree_without_end(of_records.valid()))
+    began = time.thread_time()
+    with pytest.raises(RecordsError, match=r"longer to read than a whole file of its size|not in their order"):
+        ask(wb.records(tmp_path / "r.sqlite"))
+    assert time.thread_time() - began < 10
+
+
+def test_what_is_made_up_is_the_same_in_every_process():
+    program = (
+        "import hashlib, sys; from random import Random; from tests.fuzz.kinds import KINDS\n"
+        "for kind in KINDS:\n"
+        "    cases = [kind.make(None), *(kind.make(Random(f'1 {kind.name} {i}')) for i in range(4))]\n"
+        "    said = repr([(sorted(case.files.items()), case.about) for case in cases]).encode()\n"
+        "    print(kind.name, hashlib.sha256(said).hexdigest())"
+    )
+    said = [
+        subprocess.Popen(
+            [sys.executable, "-c", program],
+            stdout=subprocess.PIPE,
+            cwd=Path(__file__).parents[2],
+            env={**os.environ, "WORKBENCH_RECORDS": "off", "PYTHONHASHSEED": seed},
+        )
+        for seed in "12"
+    ]
+    first, second = (process.communicate(timeout=300)[0].decode().splitlines() for process in said)
+    assert first == second and len(first) == len(KINDS)
 
 
 @pytest.mark.parametrize(

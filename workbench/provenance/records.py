@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any, overload
 from workbench.provenance import table, writer
 from workbench.provenance.compare import Comparison, compared
 from workbench.provenance.record import Maker, Record, read
-from workbench.provenance.schema import RecordsError, to_read, unreadable
+from workbench.provenance.schema import RecordsError, reading
 from workbench.provenance.store import Store
 
 if TYPE_CHECKING:
@@ -113,6 +112,8 @@ class Records:
             yield from (record for _, record in page)
             if len(page) < PAGE:
                 return
+            if page[-1][0] >= before:
+                raise RecordsError(f"{self.path} is damaged: its records are not in their order")
             before = page[-1][0]
 
     @overload
@@ -174,12 +175,9 @@ class Records:
             if self.read_only:
                 raise RecordsError(f"there are no records at {self.path}: no such file")
             return []
-        with closing(to_read(self.path)) as connection:
+        with reading(self.path) as connection:
             connection.row_factory = sqlite3.Row
-            try:
-                return connection.execute(query, given).fetchall()
-            except sqlite3.Error as error:
-                raise unreadable(self.path, error) from error
+            return connection.execute(query, given).fetchall()
 
     # ------------------------------------------------------------ as a table
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -53,6 +56,9 @@ CREATE TABLE IF NOT EXISTS uses (
 NAMES = ("records", "environments", "vectors", "uses")
 LONGEST = 64 * 2**20  # bytes of one value that is read; we write none above some hundred thousand
 BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+# What one question may take. A damaged file can name the same pages again and again, and would be read for years.
+STEPS = (2_000_000, 100)  # of SQLite's machine, and for each byte of the file: a record takes a tenth of it
+SECONDS = (20.0, 1e-7)  # and for each byte; a count of rows is one step
 
 
 class RecordsError(RuntimeError):
@@ -89,24 +95,66 @@ def to_write(path: Path, patience: float = BUSY) -> sqlite3.Connection:
     return connection
 
 
-def to_read(path: Path) -> sqlite3.Connection:
-    """A connection that only reads.
+@contextmanager
+def reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection that only reads, and for no longer than a file of this size can take.
 
     Raises:
         RecordsError: for a file that is damaged, not ours, or cannot be read.
     """
-    address = f"file:{quote(str(path))}?mode=ro"
+    over = threading.Event()
     try:
-        connection = sqlite3.connect(address, timeout=BUSY, isolation_level=None, uri=True)
-        try:
+        with closing(_to_read(path)) as connection, _ending(connection, _size(path), over):
             check(connection, path)
-        except sqlite3.OperationalError:
-            # In a folder that cannot be written to, SQLite cannot make the files that a reader shares with writers.
-            connection.close()
-            connection = sqlite3.connect(f"{address}&immutable=1", isolation_level=None, uri=True)
-            check(connection, path)
+            yield connection
     except sqlite3.Error as error:
-        raise unreadable(path, error) from error
+        if not over.is_set():
+            raise unreadable(path, error) from error
+    if over.is_set():  # also without an error: a count that is interrupted gives how far it came
+        raise RecordsError(f"{path} takes longer to read than a whole file of its size can: it is damaged")
+
+
+def _size(path: Path) -> int:
+    return sum(file.stat().st_size for file in (path, path.with_name(f"{path.name}-wal")) if file.exists())
+
+
+@contextmanager
+def _ending(connection: sqlite3.Connection, size: int, over: threading.Event) -> Iterator[None]:
+    """Interrupt what takes too many steps or too much time, and say so in ``over``."""
+    left = iter(range((STEPS[0] + STEPS[1] * size) // 10_000))
+
+    def end() -> None:
+        over.set()
+        connection.interrupt()
+
+    def step() -> bool:
+        if next(left, None) is None:
+            over.set()
+        return over.is_set()
+
+    connection.set_progress_handler(step, 10_000)
+    timer = threading.Timer(SECONDS[0] + SECONDS[1] * size, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()  # it must not meet a connection that is closed
+
+
+def _to_read(path: Path) -> sqlite3.Connection:
+    address = f"file:{quote(str(path))}?mode=ro"
+    connection = sqlite3.connect(address, timeout=BUSY, isolation_level=None, uri=True, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA user_version")
+    except sqlite3.Error as error:
+        connection.close()
+        if not isinstance(error, sqlite3.OperationalError):
+            raise
+        # In a folder that cannot be written to, SQLite cannot make the files that a reader shares with writers.
+        address = f"{address}&immutable=1"
+        connection = sqlite3.connect(address, isolation_level=None, uri=True, check_same_thread=False)
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST)
     return connection
 
