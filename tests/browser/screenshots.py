@@ -38,6 +38,7 @@ VIEWS = (
 WHOLE = ("bench", "side")
 WIDE, NARROW, SIDE = 1000, 600, 1400
 LARGEST = 60_000  # bytes
+AFTER = 1.0  # seconds: what follows an edit, as its text, is asked for only when no other edit came for a moment
 COLOURS = (256, 128, 64, 32)
 
 Prepare = Callable[[Any, Page], Any]
@@ -208,6 +209,8 @@ def take(
         for step in prepare:
             step(bench, page)
             benches.settle(page, bench, given.timeout)
+        page.pump(AFTER)
+        benches.settle(page, bench, given.timeout)
         shot.path.parent.mkdir(parents=True, exist_ok=True)
         png = page.css(".wb-root").first.screenshot(animations="disabled", caret="hide")
         shot.path.write_bytes(small(png, given.largest))

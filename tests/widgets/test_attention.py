@@ -12,7 +12,7 @@ import torch
 import workbench as wb
 from tests.browser.benches import like_20b, tokens_of_length
 from workbench import experiments, figures
-from workbench.widgets import code
+from workbench.widgets import code, static
 from workbench.widgets.views import attention_reduce as reduce
 from workbench.widgets.views.attention_patterns import KINDS, Remembered
 
@@ -389,3 +389,11 @@ def test_options_are_checked_in_words(bench):
     for values, words in (({"show": "some"}, "expected one of"), ({"layer": 9}, "0 to 3"), ({"head": -1}, "0 to 7")):
         with pytest.raises(ValueError, match=words):
             bench.session.options("attention", **values)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(0.0, "0"), (1.0, "1"), (0.0049, "≈0"), (0.9951, "≈1"), (-0.001, "≈0"), (0.005001, "0.01"), (-0.5, "-0.50")],
+)
+def test_a_share_that_is_nearly_all_or_nothing_is_not_written_as_all_or_nothing(value: float, said: str):
+    assert static.share(value) == said

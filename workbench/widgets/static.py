@@ -34,6 +34,15 @@ def text(given: object) -> str:
     return escape(spelled(str(given)), quote=True)
 
 
+def share(value: float, digits: int = 2) -> str:
+    """A share or a weight. What is nearly 0 or 1, and would be rounded to it, has a sign that says so."""
+    said = f"{value:.{digits}f}"
+    for whole in (0, 1):
+        if float(said) == whole:
+            return str(whole) if value == whole else f"≈{whole}"
+    return said
+
+
 def section(title: str, *parts: str) -> str:
     """A titled part of a page."""
     head = f'<div style="font-weight:600;margin:12px 0 4px">{text(title)}</div>'

@@ -77,7 +77,7 @@ def _scores(found: Summary, per_row: int) -> str:
         [
             head,
             head // per_row,
-            *("no such place" if np.isnan(value) else f"{value:.3f}" for value in found.scores[:, head]),
+            *("no such place" if np.isnan(value) else static.share(value, 3) for value in found.scores[:, head]),
         ]
         for head in range(found.scores.shape[1])
     ]
@@ -93,7 +93,7 @@ def _large(tokens: list[str], pattern: np.ndarray, sink: np.ndarray, window: int
     later, outside = unseen(n, block, window)
     if block == 1 and n * (n + 1) <= static.MOST_CELLS:
         values = np.concatenate([sink[:, None], np.where(later | outside, np.nan, pattern)], axis=1)
-        written = np.array([[f"{value:.2f}" if np.isfinite(value) else "" for value in row] for row in values])
+        written = np.array([[static.share(value) if np.isfinite(value) else "" for value in row] for row in values])
         return static.grid(values, scale, low, limit, tokens, ["sink", *tokens], "attention", written)
     steps = _table(scale)
     index = lambda x: np.rint((np.nan_to_num(x).clip(low, limit) - low) / (limit - low) * 255).astype(int)  # noqa: E731
@@ -125,9 +125,9 @@ def _top(view: Attention, layer: int, head: int) -> str:
     at = len(tokens) - 1 if at is None or at >= len(tokens) else at
     found, _ = view.data({"what": "line", "layer": layer, "head": head, "position": at})
     rows: list[list[Any]] = [
-        [tokens[each["position"]], each["position"], f"{each['value']:.4f}"] for each in found["top"]
+        [tokens[each["position"]], each["position"], static.share(each["value"], 4)] for each in found["top"]
     ]
-    rows.append(["(sink)", "", f"{found['sink']:.4f}"])
+    rows.append(["(sink)", "", static.share(found["sink"], 4)])
     title = f"Where token {at}, “{tokens[at]}”, looks: its strongest keys"
     return static.note(title) + static.table(["key", "position", "attention"], rows)
 
