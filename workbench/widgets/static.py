@@ -34,7 +34,7 @@ def text(given: object) -> str:
     return escape(spelled(str(given)), quote=True)
 
 
-def share(value: float, digits: int = 2) -> str:
+def share(value: float | np.floating, digits: int = 2) -> str:
     """A share or a weight. What is nearly 0 or 1, and would be rounded to it, has a sign that says so."""
     said = f"{value:.{digits}f}"
     for whole in (0, 1):
