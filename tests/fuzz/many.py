@@ -95,7 +95,7 @@ class _Part:
         found: what each process found.
     """
 
-    MOST = 20  # processes, after which the rest is given up
+    MOST = 40  # processes, after which the rest is given up
 
     def __init__(self, place: Path, number: int, seed: int) -> None:
         self.place, self.number, self.seed = place, number, seed
@@ -119,11 +119,10 @@ class _Part:
             found = self._so_far()
             (self.place / "so-far.json").unlink(missing_ok=True)
             self.found.append(found)
-            if not code:
-                return
-            found["failures"].append(self._ended(found, code))
+            if code:
+                found["failures"].append(self._ended(found, code))
             if found["kind"] is None:
-                return  # it died before its first input, or after its last: the next would, too
+                return  # done; or it died before its first input or after its last, as the next would
             after = ["--after", found["kind"], str(found["input"])]
 
     def _process(self, after: list[str], end: float) -> int:

@@ -17,6 +17,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -29,6 +30,7 @@ from tests.fuzz.of_bench import model
 from tests.fuzz.tokenizers import tiny_folder
 from workbench.atlases import AtlasError, CorpusError
 from workbench.atlases.corpus import documents
+from workbench.atlases.database import reading
 from workbench.lessons.grading.code import read_code
 from workbench.lessons.prediction import Prediction, ask
 from workbench.lessons.progress import FILE, Progress
@@ -253,6 +255,23 @@ def test_a_file_whose_pages_name_each_other_without_end_is_refused_in_a_bounded_
     with pytest.raises(RecordsError, match=r"longer to read than a whole file of its size|not in their order"):
         ask(wb.records(tmp_path / "r.sqlite"))
     assert time.thread_time() - began < 10
+
+
+def test_half_characters_in_records_are_shown_and_stand_in_a_table(tmp_path: Path):
+    found = records(tmp_path, "UPDATE records SET summary=?, name=CAST(x'c641' AS TEXT)", '{"mean_kl": "\\ud800"}')
+    assert "\ufffdA" in repr(found) and next(iter(found.to_dataframe()["mean_kl"])) == "?"
+
+
+def test_why_a_record_cannot_be_made_again_is_short_whatever_its_file_says(tmp_path: Path):
+    found = records(tmp_path, "UPDATE records SET missing=?", json.dumps({"specs": {"a" * 100_000: "b" * 100_000}}))
+    with pytest.raises(RecordsError, match="not all of it was kept") as refused:
+        found[-1].code()
+    assert len(str(refused.value)) < 2000
+
+
+def test_memory_that_is_not_enough_for_a_question_is_an_error_of_the_atlas():
+    with pytest.raises(AtlasError, match="compare: memory is not enough"), reading("compare"):
+        raise duckdb.OutOfMemoryException("Failed to allocate block")
 
 
 def test_what_is_made_up_is_the_same_in_every_process():

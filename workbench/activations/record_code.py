@@ -28,8 +28,8 @@ def check(record: Record, path: tuple[str, ...]) -> None:
         raise RecordsError(f"record {record.id} takes something from itself: the file is damaged")
     parts = {name: why for name, why in record.missing.items() if not name.startswith("source ")}
     if parts:
-        said = "; ".join(f"{name}: {why}" for name, why in parts.items())
-        raise RecordsError(f"record {record.id} cannot be made again, for not all of it was kept ({said})")
+        said = "; ".join(f"{name:.100}: {why!s:.300}" for name, why in parts.items())
+        raise RecordsError(f"record {record.id} cannot be made again, for not all of it was kept ({said:.1000})")
 
 
 def found(record: Record, id: str, name: str = "base") -> Record:

@@ -133,7 +133,9 @@ def reading(what: str) -> Iterator[None]:
         yield
     except AtlasError:
         raise
-    except ODD as error:
+    except (duckdb.OutOfMemoryException, MemoryError) as error:
+        raise AtlasError(f"{what}: memory is not enough for it ({_short(error)}); free some, and ask again") from error
+    except (*ODD, duckdb.Error) as error:
         raise AtlasError(
             f"{what}: the atlas' tables do not hold what they should ({type(error).__name__}: {_short(error)}); "
             "build it anew, or ask with sql"

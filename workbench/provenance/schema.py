@@ -156,6 +156,7 @@ def _to_read(path: Path) -> sqlite3.Connection:
         address = f"{address}&immutable=1"
         connection = sqlite3.connect(address, isolation_level=None, uri=True, check_same_thread=False)
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST)
+    connection.text_factory = lambda raw: raw.decode("utf-8", "replace")  # damaged text is text all the same
     return connection
 
 

@@ -103,4 +103,10 @@ def flat(record: Record) -> dict[str, Any]:
     made |= {"rows": rows, "positions": positions, "edits": edits(record), "routing": record.routing}
     made |= {"seed": record.seed, "result": record.result, "pinned": record.pinned, "text": record.text}
     made |= {name: value for name, value in record.summary.items() if isinstance(value, str | int | float)}
-    return made | {f"{package} version": found for package, found in record.versions.items()}
+    made |= {f"{package} version": found for package, found in record.versions.items()}
+    # JSON can hold half a character, which no table of pandas does.
+    return {name: _whole(value) if isinstance(value, str) else value for name, value in made.items()}
+
+
+def _whole(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()

@@ -259,6 +259,6 @@ def _add_token(backend: Backend, index: int, token: Mapping[str, Any], files: To
         backend.add_tokens([added])  # pyright: ignore[reportUnknownMemberType]
     if backend.token_to_id(content) != index:
         raise TokenizerError(
-            f"{files.path / 'tokenizer_config.json'} gives {content!r} the id {index}, "
+            f"{files.path / 'tokenizer_config.json'} gives {content!r:.100} the id {index}, "
             f"but in tokenizer.json it is {backend.token_to_id(content)}"
         )

@@ -209,9 +209,9 @@ class Selection:
         for name, size in sizes.items():
             value = getattr(self, name)
             if value is not None and (type(value) is not int or not 0 <= value < size):
-                raise ValueError(f"selection: {name}={value!r}; there are 0 to {size - 1}")
+                raise ValueError(f"selection: {name}={value!r:.100}; there are 0 to {size - 1}")
         if self.key is not None and (type(self.key) is not int or not -1 <= self.key < n_pos):
-            raise ValueError(f"selection: key={self.key!r}; there are 0 to {n_pos - 1}, and −1 for the sink")
+            raise ValueError(f"selection: key={self.key!r:.100}; there are 0 to {n_pos - 1}, and −1 for the sink")
         if self.span is not None:
             _check_span(self.span, n_pos)
         for name in ("head", "expert"):
@@ -277,4 +277,4 @@ def _index(positions: tuple[int, ...]) -> str:
 def _check_span(span: tuple[int, int], n_pos: int) -> None:
     whole = isinstance(span, tuple) and len(span) == 2 and all(type(end) is int for end in span)
     if not whole or not 0 <= span[0] < span[1] <= n_pos:
-        raise ValueError(f"selection: span={span!r}; expected (start, stop) with 0 ≤ start < stop ≤ {n_pos}")
+        raise ValueError(f"selection: span={span!r:.100}; expected (start, stop) with 0 ≤ start < stop ≤ {n_pos}")

@@ -243,7 +243,9 @@ class Session(Runs):
             spec.check_among(state.specs, self.config, n_pos)
             for source, _ in spec.reads(self.config):
                 if source not in known:
-                    raise ValueError(f"{spec}: there is no source {source!r}; there are {sorted(known)}")
+                    raise ValueError(
+                        f"{spec!r:.300}: there is no source {source!r:.100}; there are {sorted(known)!s:.500}"
+                    )
 
     def _check_tokens(self, prompt: Prompt) -> None:
         if not prompt.tokens:
