@@ -47,7 +47,7 @@ def test_a_figure_comes_after_the_commitment_and_a_new_kernel_goes_on(lab: Lab):
         button.click()
         box.locator(".js-plotly-plot").wait_for()
         box.get_by_text("It is half").wait_for()
-        assert box.get_by_text("Half of them.").count() == 1
+        box.get_by_text("Half of them.").wait_for()
         assert notebook.value("lesson.predictions['whose keys'].value") == "none <b>"
         assert button.is_disabled() and notebook.value("len(revealed)") == 1
         # The still form beside it is hidden while the live one is there.

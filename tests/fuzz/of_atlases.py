@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import re
 import tempfile
 import zlib
 from collections.abc import Callable
@@ -45,7 +46,11 @@ def build(folder: Path) -> Atlas:
 def whole() -> dict[str, bytes]:
     with tempfile.TemporaryDirectory() as place:
         build(Path(place) / "atlas").close()
-        paths = [path for path in Path(place).rglob("*") if path.is_file()]
+        about = Path(place) / "atlas" / "atlas.json"  # an input must follow from its number alone, not from the time
+        about.write_text(
+            re.sub(r'"made": "[^"]*"', '"made": "2026-01-01T00:00:00+00:00"', about.read_text("utf-8")), "utf-8"
+        )
+        paths = [path for path in sorted(Path(place).rglob("*")) if path.is_file()]
         return {path.relative_to(place).as_posix(): path.read_bytes() for path in paths}
 
 

@@ -180,7 +180,7 @@ def _change(rng: Random, connection: sqlite3.Connection) -> None:
     if kind <= 3:
         try:
             found = connection.execute(f"SELECT {column} FROM records WHERE seq=?", (seq,)).fetchone()
-        except sqlite3.Error:  # not there any more, or a view without end
+        except (sqlite3.Error, MemoryError):  # not there any more, or a view without end
             found = None
         if found and isinstance(found[0], str) and found[0]:
             value = _json(rng, found[0])
@@ -190,7 +190,7 @@ def _change(rng: Random, connection: sqlite3.Connection) -> None:
     elif kind == 9:
         try:
             connection.executescript(rng.choice(SCHEMAS))
-        except sqlite3.Error:
+        except (sqlite3.Error, MemoryError):
             return
         return
     try:
@@ -209,7 +209,7 @@ def _change(rng: Random, connection: sqlite3.Connection) -> None:
             )
         else:
             connection.execute(f"UPDATE records SET {column}=? WHERE seq=?", (value, seq))
-    except (sqlite3.Error, OverflowError):
+    except (sqlite3.Error, OverflowError, MemoryError):
         return
 
 

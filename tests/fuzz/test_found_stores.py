@@ -35,6 +35,7 @@ from workbench.lessons.grading.code import read_code
 from workbench.lessons.prediction import Prediction, ask
 from workbench.lessons.progress import FILE, Progress
 from workbench.provenance import RecordsError, schema
+from workbench.sweeps.journal import Journal, JournalError, framed
 from workbench.text import Tokenizer, TokenizerError, bounds
 from workbench.text.bounds import LINEAR, may_search_long
 from workbench.training.bpe import PIECES
@@ -269,6 +270,25 @@ def test_why_a_record_cannot_be_made_again_is_short_whatever_its_file_says(tmp_p
     assert len(str(refused.value)) < 2000
 
 
+@pytest.mark.parametrize("name", ["id", "domain", "language"])
+def test_a_name_with_half_a_character_is_refused_where_it_stands(tmp_path: Path, name: str):
+    (tmp_path / "c.jsonl").write_text(json.dumps({"text": "the cat", name: "\ud800"}))
+    with pytest.raises(CorpusError, match=rf"c\.jsonl.*{name} is .* no character"):
+        list(documents(tmp_path / "c.jsonl"))
+
+
+def test_what_a_journal_is_refused_for_can_be_printed(tmp_path: Path):
+    journal = Journal(tmp_path, "study")
+    coords = '{"\\ud800": {"dims": ["a"], "data": [0]}}'
+    cell = (
+        '[["c", {"v": {"at": 0, "dtype": "<f8", "shape": [1], "dims": ["b"], "coords": %s, "name": "v", "attrs": {}}}]]'
+    )
+    (tmp_path / "study" / "x.cells").write_bytes(framed((cell % coords).encode() + b"\n" + bytes(8)))
+    with pytest.raises(JournalError, match="none of ours") as refused:
+        list(journal.read())
+    assert str(refused.value).encode()
+
+
 def test_memory_that_is_not_enough_for_a_question_is_an_error_of_the_atlas():
     with pytest.raises(AtlasError, match="compare: memory is not enough"), reading("compare"):
         raise duckdb.OutOfMemoryException("Failed to allocate block")
@@ -287,7 +307,7 @@ def test_what_is_made_up_is_the_same_in_every_process():
             [sys.executable, "-c", program],
             stdout=subprocess.PIPE,
             cwd=Path(__file__).parents[2],
-            env={**os.environ, "WORKBENCH_RECORDS": "off", "PYTHONHASHSEED": seed},
+            env={**os.environ, "WORKBENCH_RECORDS": "off", "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": seed},
         )
         for seed in "12"
     ]

@@ -23,6 +23,7 @@ from tests.scale.test_schedulers import Place
 from tests.small import as_in_a_notebook  # noqa: F401
 from workbench.atlases import AtlasError
 from workbench.atlases import workers as parts_in_workers
+from workbench.atlases.plan import Planned
 from workbench.sweeps import cluster as clusters
 from workbench.sweeps import sweep
 from workbench.sweeps.flight import LOST
@@ -188,7 +189,7 @@ class OfPart(Answering):
         self.part = -1
 
     def submit(self, function, /, *arguments, **how):
-        self.part = arguments[-1].number
+        (self.part,) = (each.number for each in arguments if isinstance(each, Planned))
         return super().submit(function, *arguments, **how)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).parents[2]
-ELSEWHERE = ("browser", "docs", "setup", "fuzz", "bench", "robust")
+ELSEWHERE = ("browser", "docs", "fuzz", "bench", "robust", "setup/test_wheel.py", "setup/test_bench.py")
 ASKED = 90  # per cent of lines, in every folder
 # Processes that tests begin are counted too: commands, workers of a cluster, children that are killed (up to then).
 SETTINGS = """[run]

@@ -23,7 +23,9 @@ def code_of(record: Record) -> str:
 
 def check(record: Record, path: tuple[str, ...]) -> None:
     if record.kind != "run":
-        raise RecordsError(f"record {record.id} is of a {record.kind}, which is no single run and cannot be made again")
+        raise RecordsError(
+            f"record {record.id} is of a {record.kind:.60}, which is no single run and cannot be made again"
+        )
     if record.id in path:
         raise RecordsError(f"record {record.id} takes something from itself: the file is damaged")
     parts = {name: why for name, why in record.missing.items() if not name.startswith("source ")}

@@ -32,12 +32,19 @@ class Document:
         content: text, a Chat, or token ids.
         id: its name; where the corpus gives none, the place that it was read from.
         domain, language: as the corpus or the caller gave them; None where nobody did. They are never guessed.
+
+    Raises:
+        NotADocument: for a name with half a character in it.
     """
 
     content: Content
     id: str
     domain: str | None = None
     language: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("id", "domain", "language"):
+            _check_word(name, getattr(self, name))
 
     @property
     def size(self) -> int:
@@ -88,6 +95,14 @@ def _word(entry: Any, name: str) -> str | None:
     if found is None or (isinstance(found, str | int) and not isinstance(found, bool)):
         return None if found is None else str(found)
     raise NotADocument(f"{name} is {found!r:.60}, expected a word")
+
+
+def _check_word(name: str, word: str | None) -> None:
+    """JSON can hold half a character, which is no text and cannot be written to Parquet."""
+    try:
+        (word or "").encode()
+    except UnicodeEncodeError:
+        raise NotADocument(f"{name} is {word!a:.60}: a part of it is no character") from None
 
 
 def _of_fields(entry: Mapping[str, Any], place: str) -> Document:

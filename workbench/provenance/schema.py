@@ -54,7 +54,7 @@ CREATE TABLE IF NOT EXISTS uses (
 ) WITHOUT ROWID;
 """
 NAMES = ("records", "environments", "vectors", "uses")
-LONGEST = 64 * 2**20  # bytes of one value that is read; we write none above some hundred thousand
+LONGEST = 8 * 2**20  # bytes of one value that is read; we write none above some hundred thousand
 BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 # What one question may take. A damaged file can name the same pages again and again, and would be read for years.
 STEPS = (2_000_000, 100)  # of SQLite's machine, and for each byte of the file: a record takes a tenth of it

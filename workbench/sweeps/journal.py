@@ -321,9 +321,8 @@ def _understood(path: Path, payload: bytes) -> list[tuple[str, dict[str, Any]]]:
             isinstance(each, bool | int | float | xr.DataArray) for _, value in cells for each in value.values()
         )
     except Exception as error:  # of JSON, numpy or xarray, whatever they meet in it
-        raise JournalError(
-            f"{path} holds a record that is none of ours: {type(error).__name__}: {str(error)[:300]}"
-        ) from error
+        why = str(error)[:300].encode("utf-8", "backslashreplace").decode()  # names in it may be no text
+        raise JournalError(f"{path} holds a record that is none of ours: {type(error).__name__}: {why}") from error
     if not names or not values:
         raise JournalError(f"{path} holds a record that is none of ours: expected cells by name, with numbers in them")
     return cells
