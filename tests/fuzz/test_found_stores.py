@@ -263,6 +263,13 @@ def test_half_characters_in_records_are_shown_and_stand_in_a_table(tmp_path: Pat
     assert "\ufffdA" in repr(found) and next(iter(found.to_dataframe()["mean_kl"])) == "?"
 
 
+def test_two_records_compared_turn_no_line_round_whatever_their_files_name(tmp_path: Path):
+    found = records(tmp_path, "UPDATE records SET summary=? WHERE seq=2", json.dumps({"\u202eabc": 1.0}))
+    compared = found.compare(-1, -2)
+    assert "abc" in repr(compared)
+    assert "\u202e" not in repr(compared) + compared._repr_html_()
+
+
 def test_why_a_record_cannot_be_made_again_is_short_whatever_its_file_says(tmp_path: Path):
     found = records(tmp_path, "UPDATE records SET missing=?", json.dumps({"specs": {"a" * 100_000: "b" * 100_000}}))
     with pytest.raises(RecordsError, match="not all of it was kept") as refused:

@@ -77,7 +77,7 @@ class Remake:
         """See ``Record.vector``."""
         kind = getattr(torch, dtype, None)
         if not isinstance(kind, torch.dtype) or len(data) != math.prod(shape) * kind.itemsize:
-            raise RecordsError(f"a vector of {len(data)} bytes is not {dtype!r} {shape}: the file is damaged")
+            raise RecordsError(f"a vector of {len(data)} bytes is not {dtype!r:.60} {shape!s:.60}: the file is damaged")
         return torch.frombuffer(bytearray(data), dtype=kind).reshape(shape) if data else torch.empty(shape, dtype=kind)
 
     def divergence(self, one: Any, other: Any) -> tuple[np.ndarray | None, str]:

@@ -39,11 +39,15 @@ class Comparison:
     def __repr__(self) -> str:
         if not len(self.table):
             return f"records {self.a} and {self.b} do not differ"
-        return self.table.map(lambda value: shown(value, 60)).to_string()
+        return self._shown(60).to_string()
 
     def _repr_html_(self) -> str:
         # pandas escapes what stands in the cells.
-        return self.table.map(lambda value: shown(value, 120)).to_html()
+        return self._shown(120).to_html()
+
+    def _shown(self, most: int) -> pd.DataFrame:
+        """Its cells and the names of its rows, which come from the file too, each on one line."""
+        return self.table.map(lambda value: shown(value, most)).rename(index=lambda name: shown(name, most))
 
 
 def compared(a: Record, b: Record, maker: Maker | None = None) -> Comparison:

@@ -107,7 +107,7 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
         with closing(_to_read(path)) as connection, _ending(connection, _size(path), over):
             check(connection, path)
             yield connection
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # SQLite's own messages quote what is damaged
         if not over.is_set():
             raise unreadable(path, error) from error
     if over.is_set():  # also without an error: a count that is interrupted gives how far it came
