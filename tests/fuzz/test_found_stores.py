@@ -259,7 +259,9 @@ def test_a_file_whose_pages_name_each_other_without_end_is_refused_in_a_bounded_
 
 
 def test_half_characters_in_records_are_shown_and_stand_in_a_table(tmp_path: Path):
-    found = records(tmp_path, "UPDATE records SET summary=?, name=CAST(x'c641' AS TEXT)", '{"mean_kl": "\\ud800"}')
+    found = records(
+        tmp_path, "UPDATE records SET summary=?, name=CAST(x'c641' AS TEXT)", '{"mean_kl": "\\ud800", "\\ud800": 1}'
+    )
     assert "\ufffdA" in repr(found) and next(iter(found.to_dataframe()["mean_kl"])) == "?"
 
 

@@ -105,7 +105,7 @@ def flat(record: Record) -> dict[str, Any]:
     made |= {name: value for name, value in record.summary.items() if isinstance(value, str | int | float)}
     made |= {f"{package} version": found for package, found in record.versions.items()}
     # JSON can hold half a character, which no table of pandas does.
-    return {name: _whole(value) if isinstance(value, str) else value for name, value in made.items()}
+    return {_whole(name): _whole(value) if isinstance(value, str) else value for name, value in made.items()}
 
 
 def _whole(text: str) -> str:
