@@ -58,7 +58,7 @@ LONGEST = 8 * 2**20  # bytes of one value that is read; we write none above some
 BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 # What one question may take. A damaged file can name the same pages again and again, and would be read for years.
 STEPS = (2_000_000, 100)  # of SQLite's machine, and for each byte of the file: a record takes a tenth of it
-SECONDS = (20.0, 1e-7)  # and for each byte; a count of rows is one step
+SECONDS = (2 * BUSY, 1e-7)  # more than it may wait for a writer, and for each byte; a count of rows is one step
 
 
 class RecordsError(RuntimeError):
